@@ -1,0 +1,179 @@
+"""The objectives: SFT, DPO, PRM and the policy gradient, all on one log-probability.
+
+A batch is a dictionary of arrays (B, S): `tokens`, `positions`, `segments` (0 is padding; sequences may be packed
+several to a row), `weight` (1 where a token carries loss), and what an objective needs beside them. Entry i of
+`weight`, `old`, `advantage` ... speaks of token i, which is predicted at i - 1.
+
+Each objective returns the loss and a dictionary of scalar metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from o1coder_jax.errors import UserError
+from o1coder_jax.transformer import Transformer
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+CHUNK = 1024  # tokens whose logits exist at the same time
+
+
+def log_probability(
+    model: Transformer, hidden: Float[Array, "B S D"], targets: Int[Array, "B S"]
+) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
+    """log p(target) and the entropy of the prediction at every place, in float32.
+
+    Logits exist for one chunk of tokens at a time, forward and backward: B x S x V is never held.
+    """
+    flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    count = flat_hidden.shape[0]
+    chunk = min(CHUNK, count)
+    padding = -count % chunk
+    flat_hidden = jnp.pad(flat_hidden, ((0, padding), (0, 0)))
+    flat_targets = jnp.pad(flat_targets, (0, padding))
+
+    @jax.checkpoint
+    def score(part: tuple[Array, Array]) -> tuple[Array, Array]:
+        logits = model.logits(part[0])
+        total = jax.nn.logsumexp(logits, axis=-1)
+        picked = jnp.take_along_axis(logits, part[1][:, None], axis=-1)[:, 0]
+        mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)
+        return picked - total, total - mean_logit
+
+    chunks = (flat_hidden.reshape(-1, chunk, hidden.shape[-1]), flat_targets.reshape(-1, chunk))
+    picked, entropy = jax.lax.map(score, chunks)
+    return picked.reshape(-1)[:count].reshape(targets.shape), entropy.reshape(-1)[:count].reshape(targets.shape)
+
+
+def token_scores(model: Transformer, batch: Batch) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
+    """log p(token i | its segment's past) at i, and the entropy there; entry 0 of a row is 0."""
+    hidden = model.read(batch["tokens"], batch["positions"], batch["segments"])
+    picked, entropy = log_probability(model, hidden[:, :-1], batch["tokens"][:, 1:])
+    return tuple(jnp.pad(x, ((0, 0), (1, 0))) for x in (picked, entropy))  # type: ignore[return-value]
+
+
+def weighted_mean(values: Float[Array, "*shape"], weight: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """sum(values * weight) / sum(weight); 0 when all weights are 0. Masked entries have no influence."""
+    return jnp.sum(jnp.where(weight > 0, values, 0.0) * weight) / jnp.maximum(jnp.sum(weight), 1e-8)
+
+
+def sft(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
+    """L = -mean log pi(token | past) over the weighted tokens; prompts carry no weight."""
+    picked, entropy = token_scores(model, batch)
+    loss = -weighted_mean(picked, batch["weight"])
+    return loss, {"entropy": weighted_mean(entropy, batch["weight"])}
+
+
+def sequence_scores(model: Transformer, batch: Batch) -> Float[Array, " B"]:
+    """Sum of the weighted tokens' log-probabilities, for rows of one sequence each."""
+    picked, _ = token_scores(model, batch)
+    return jnp.sum(jnp.where(batch["weight"] > 0, picked, 0.0), axis=-1)
+
+
+def dpo(model: Transformer, batch: Batch, *, beta: float, sft_weight: float) -> tuple[Array, Metrics]:
+    """L = -log sigmoid(beta * ((log pi - log ref)(chosen) - (log pi - log ref)(rejected))) (arXiv 2305.18290).
+
+    Rows 2i and 2i + 1 are a chosen and a rejected sequence; `reference` (B,) holds log ref of each; `valid` (B,)
+    is 0 for padding pairs. `sft_weight` adds that share of the chosen sequence's loss per token, which keeps its
+    probability from falling along with the rejected one's.
+    """
+    score = sequence_scores(model, batch)
+    gain = (score - batch["reference"]).reshape(-1, 2)
+    valid = batch["valid"].reshape(-1, 2)[:, 0]
+    margin = beta * (gain[:, 0] - gain[:, 1])
+    chosen_tokens = jnp.sum(batch["weight"], axis=-1).reshape(-1, 2)[:, 0]
+    chosen_loss = -score.reshape(-1, 2)[:, 0] / jnp.maximum(chosen_tokens, 1)
+    loss = weighted_mean(-jax.nn.log_sigmoid(margin) + sft_weight * chosen_loss, valid)
+    return loss, {"margin": weighted_mean(margin, valid), "accuracy": weighted_mean((margin > 0) * 1.0, valid)}
+
+
+def prm_pointwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
+    """L = -E[v log r + (1 - v) log(1 - r)], r = sigmoid(score), at the last token of each step.
+
+    `label` holds v in [0, 1] (hard labels are 0 or 1), `weight` is positive at the last token of a labelled step.
+    """
+    score = model.values(model.read(batch["tokens"], batch["positions"], batch["segments"]))
+    label = batch["label"]
+    loss = -(label * jax.nn.log_sigmoid(score) + (1 - label) * jax.nn.log_sigmoid(-score))
+    return weighted_mean(loss, batch["weight"]), {"score": weighted_mean(jax.nn.sigmoid(score), batch["weight"])}
+
+
+def prm_pairwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
+    """L = -E[log sigmoid(r(win) - r(lose))], raw scores, for siblings under one node.
+
+    Rows 2i and 2i + 1 are the winner and the loser; `weight` marks each one's last token; `valid` (B,) is 0 for
+    padding pairs.
+    """
+    score = model.values(model.read(batch["tokens"], batch["positions"], batch["segments"]))
+    last = jnp.sum(jnp.where(batch["weight"] > 0, score, 0.0), axis=-1).reshape(-1, 2)
+    valid = batch["valid"].reshape(-1, 2)[:, 0]
+    margin = last[:, 0] - last[:, 1]
+    loss = weighted_mean(-jax.nn.log_sigmoid(margin), valid)
+    return loss, {"accuracy": weighted_mean((margin > 0) * 1.0, valid)}
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """The clipped policy gradient.
+
+    Attributes:
+      low, high: the ratio pi / old is clipped to [1 - low, 1 + high]; high > low is DAPO's asymmetric clip.
+      kl: weight of the KL penalty against the reference policy.
+    """
+
+    low: float = 0.2
+    high: float = 0.28
+    kl: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < 1 or self.high <= 0:
+            raise UserError(f"rl.clip: low {self.low} must lie in (0, 1) and high {self.high} above 0")
+        if self.kl < 0:
+            raise UserError(f"rl.clip.kl is {self.kl}; it must not be negative")
+
+
+def policy_gradient(model: Transformer, batch: Batch, *, clip: ClipConfig) -> tuple[Array, Metrics]:
+    """L = -E[min(ratio * A, clip(ratio) * A)] + kl * E[KL(pi || ref)] (PPO's clip, arXiv 1707.06347; GRPO).
+
+    `old` and `reference` hold each token's log-probability under the policy that sampled it and under the
+    reference, `advantage` its advantage. The mean is over all tokens of the batch, with no division by a row's
+    length (arXiv 2503.20783). The KL is the estimator exp(d) - d - 1 with d = log ref - log pi, which is
+    unbiased and never negative.
+    """
+    picked, entropy = token_scores(model, batch)
+    weight, advantage = batch["weight"], batch["advantage"]
+    ratio = jnp.exp(jnp.where(weight > 0, picked - batch["old"], 0.0))
+    clipped = jnp.clip(ratio, 1 - clip.low, 1 + clip.high)
+    surrogate = jnp.minimum(ratio * advantage, clipped * advantage)
+    drift = jnp.where(weight > 0, batch["reference"] - picked, 0.0)
+    divergence = jnp.exp(drift) - drift - 1
+    loss = weighted_mean(clip.kl * divergence - surrogate, weight)
+    return loss, {
+        "kl": weighted_mean(divergence, weight),
+        "entropy": weighted_mean(entropy, weight),
+        "clip_share": weighted_mean((ratio * advantage > clipped * advantage) * 1.0, weight),
+        "ratio": weighted_mean(ratio, weight),
+    }
+
+
+def group_advantages(rewards: Any, usable: Any) -> tuple[Any, Any]:
+    """Reward minus the mean of its group, over the usable members (GRPO without division by the deviation).
+
+    Args:
+      rewards: (groups, members) numpy array.
+      usable: same shape, False where the reward could not be checked.
+
+    Returns:
+      Advantages, 0 where not usable, and a mask (groups,) of groups whose rewards differ: the others carry no
+      gradient and are dropped.
+    """
+    count = usable.sum(axis=1, keepdims=True)
+    mean = (rewards * usable).sum(axis=1, keepdims=True) / count.clip(min=1)
+    advantages = (rewards - mean) * usable
+    return advantages, (abs(advantages) > 1e-9).any(axis=1)

@@ -1,0 +1,116 @@
+"""Drawing tokens from logits.
+
+Temperature, top-k and top-p are traced values: changing them compiles nothing anew. Only whether there is any
+truncation at all, and the cap on top-k, are static, because a full sort of a large vocabulary costs a hundred
+times a capped top-k.
+
+Shapes: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt32
+
+from o1coder_jax.errors import UserError
+
+TOP_K_CAP = 64  # candidates kept when top-k or top-p truncates
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How tokens are drawn.
+
+    Attributes:
+      temperature: 0 takes the most likely token.
+      top_k: candidates kept; 0 keeps all.
+      top_p: smallest probability mass kept, in (0, 1].
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"temperature is {self.temperature}; it must not be negative")
+        if not 0 <= self.top_k <= TOP_K_CAP:
+            raise UserError(f"top_k is {self.top_k}; it must lie between 0 (off) and {TOP_K_CAP}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+
+    @property
+    def truncated(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1
+
+    def arrays(self) -> Float[Array, "3"]:
+        """temperature, top_k, top_p as one traced argument."""
+        return jnp.array([self.temperature, self.top_k, self.top_p], jnp.float32)
+
+
+def draw(
+    logits: Float[Array, "R V"], uniform: Float[Array, " R"], settings: Float[Array, "3"], *, truncated: bool
+) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
+    """Draws a token for each row by inverting the cumulative distribution at `uniform`.
+
+    Args:
+      logits: in float32.
+      uniform: in [0, 1), one number per row.
+      settings: `SamplingConfig.arrays()`.
+      truncated: whether top-k or top-p may bite (static).
+
+    Returns:
+      The tokens, and their log-probabilities under the model itself (temperature 1, no truncation).
+    """
+    temperature, top_k, top_p = settings[0], settings[1], settings[2]
+    scaled = logits / jnp.maximum(temperature, 1e-6)
+    if truncated:
+        kept, ids = jax.lax.top_k(scaled, min(TOP_K_CAP, logits.shape[-1]))
+        mass = jnp.exp(kept - jax.nn.logsumexp(scaled, axis=-1, keepdims=True))
+        before = jnp.cumsum(mass, axis=-1) - mass
+        rank = jnp.arange(kept.shape[-1])
+        allowed = (before < top_p) & ((top_k == 0) | (rank < top_k))
+        mass = jnp.where(allowed, mass, 0.0)
+        chosen = jnp.take_along_axis(ids, _invert(mass, uniform)[:, None], axis=-1)[:, 0]
+    else:
+        chosen = _invert(jax.nn.softmax(scaled, axis=-1), uniform)
+    token = jnp.where(temperature == 0, jnp.argmax(logits, axis=-1), chosen).astype(jnp.int32)
+    picked = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
+    return token, picked - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _invert(mass: Float[Array, "R C"], uniform: Float[Array, " R"]) -> Int[Array, " R"]:
+    """First index whose cumulative mass exceeds uniform * total; never one without mass."""
+    cumulative = jnp.cumsum(mass, axis=-1)
+    below = cumulative <= uniform[:, None] * cumulative[:, -1:]
+    last = mass.shape[-1] - 1 - jnp.argmax(mass[:, ::-1] > 0, axis=-1)
+    return jnp.minimum(jnp.sum(below, axis=-1), last)
+
+
+def uniforms(seeds: UInt32[Array, "R 2"], counter: Int[Array, " R"]) -> Float[Array, " R"]:
+    """One number in [0, 1) per row, a function of the row's seed and of its counter alone."""
+
+    def one(seed: Array, count: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(seed), count))
+
+    return jax.vmap(one)(seeds, counter)
+
+
+def fold(seeds: UInt32[Array, "R 2"], numbers: Int[Array, " R"]) -> UInt32[Array, "R 2"]:
+    """`jax.random.fold_in` for rows of key data."""
+
+    def one(seed: Array, number: Array) -> Array:
+        return jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(seed), number))
+
+    return jax.vmap(one)(seeds, numbers)
+
+
+def seed_for(*numbers: int) -> UInt32[Array, "2"]:
+    """Key data derived from a path of integers, e.g. (seed, iteration, problem)."""
+    key = jax.random.key(numbers[0])
+    for number in numbers[1:]:
+        key = jax.random.fold_in(key, number)
+    return jax.random.key_data(key)

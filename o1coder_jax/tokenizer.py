@@ -1,0 +1,104 @@
+"""Text to token ids and back.
+
+The embedded model has a sentencepiece vocabulary of its own, trained on the bootstrap's examples: pieces merge
+across blanks (an idiom of code becomes one token: sequence length decides the cost of everything on a small
+machine), digits stay single, and any byte can be written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from o1coder_jax.errors import UserError
+from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
+
+PAD_ID, UNKNOWN_ID = 0, 1
+_MARKERS = (STEP_BEGIN, STEP_END, END)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """The embedded vocabulary.
+
+    Attributes:
+      vocab_size: number of pieces; 256 bytes, 10 digits and the markers are among them.
+      longest_piece: in characters.
+    """
+
+    vocab_size: int = 700
+    longest_piece: int = 40
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 320:
+            raise UserError(f"tokenizer.vocab_size is {self.vocab_size}; bytes and markers alone need 320")
+
+
+class Tokenizer:
+    """A sentencepiece vocabulary with the step markers as single tokens.
+
+    Attributes:
+      vocab_size: number of ids.
+      step_end, end: ids of the markers that close a step and a path.
+      fingerprint: identifies the vocabulary in records.
+    """
+
+    def __init__(self, model: bytes):
+        self._model = model
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size: int = self._pieces.get_piece_size()
+        self.step_begin, self.step_end, self.end = (self._pieces.piece_to_id(m) for m in _MARKERS)
+        self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+        """Fits a vocabulary; deterministic for the same texts in the same order."""
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=config.vocab_size,
+            max_sentencepiece_length=config.longest_piece,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_by_whitespace=False,
+            split_by_unicode_script=False,
+            split_by_number=False,
+            split_digits=True,
+            byte_fallback=True,
+            hard_vocab_limit=False,
+            user_defined_symbols=[*_MARKERS, "\n"],
+            pad_id=PAD_ID,
+            unk_id=UNKNOWN_ID,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+            num_threads=1,
+        )
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"cannot read the tokenizer {path}: {error.strerror}; run the bootstrap first") from error
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._model)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._pieces.encode(text)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self._pieces.decode([int(i) for i in ids])
+        return text

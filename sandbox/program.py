@@ -1,0 +1,199 @@
+"""The program under test, in its own process: everything here runs beside hostile code.
+
+A script reports how it ended as one note, `KIND` and text. A called function reports a line for each test,
+`KIND INDEX CPU_MICROSECONDS JSON`. Nothing in a report is believed beyond "this is what the program claims":
+the expected values are in another process. Names used after the program has run are bound before it runs,
+since it may replace what it finds in modules.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+# Kinds of a note.
+EXCEPTION = b"E"
+MEMORY = b"M"
+# Further kinds of a line of the call form.
+READY = b"R"  # the module was loaded and the entry point is there
+NOT_LOADED = b"L"  # loading failed
+VALUE = b"V"
+EXIT = b"X"  # SystemExit; the payload is its status
+TOO_LARGE = b"T"  # the value could not be written down
+
+EXIT_FAILED = 1
+_DETAIL_CHARACTERS = 300
+
+
+def fresh_module(name: str) -> dict[str, Any]:
+    """The namespace of a new module, registered so that dataclasses and pickle find it."""
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules[name] = module
+    return module.__dict__
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message (line n)`, cut; the message is the program's own code, so anything may happen in it."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+        trace, line = error.__traceback__, 0
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == "<program>":
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        return text[:_DETAIL_CHARACTERS] + (f" (line {line})" if line else "")
+    except BaseException:  # a hostile __str__
+        return "an exception that cannot be printed"
+
+
+def exit_status(error: SystemExit) -> int:
+    """As the interpreter does it: None is 0, an integer is itself, anything else is 1."""
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else EXIT_FAILED
+
+
+def _flush(stream: Any) -> None:
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
+
+
+def _finish(namespace: dict[str, Any]) -> None:
+    """What an interpreter does before it ends: waits for threads, runs exit functions, flushes files."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for value in list(namespace.values()):
+        if isinstance(value, io.IOBase) and not value.closed and value.writable():
+            value.flush()
+    _flush(sys.stdout)
+    _flush(sys.__stdout__)
+
+
+def run_script(code: types.CodeType, report: int) -> None:
+    """Runs a program as `__main__` on descriptors 0 and 1; never returns."""
+    leave, write, tell = os._exit, os.write, describe
+    status = EXIT_FAILED
+    try:
+        namespace = fresh_module("__main__")
+        sys.argv = ["program.py"]
+        try:
+            exec(code, namespace)
+            status = 0
+        except SystemExit as error:
+            status = exit_status(error)
+        _finish(namespace)
+    except MemoryError:
+        status = EXIT_FAILED
+        write(report, MEMORY)
+    except BaseException as error:
+        status = EXIT_FAILED
+        write(report, EXCEPTION + tell(error).encode("utf-8", "replace"))
+    finally:
+        leave(status)
+
+
+def find_entry(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
+    """A function of the module, or a method of its `Solution`, which is made anew for each call."""
+    entry = namespace.get(name)
+    if callable(entry):
+        return entry  # type: ignore[no-any-return]
+    solution = namespace.get("Solution")
+    if isinstance(solution, type) and callable(getattr(solution, name, None)):
+        return lambda *arguments: getattr(solution(), name)(*arguments)
+    raise NameError(f"no function {name!r} and no method Solution.{name}")
+
+
+class Reporter:
+    """Writes the lines of the call form; what it needs is bound when it is made."""
+
+    def __init__(self, report: int, limit: int):
+        self._report, self._limit = report, limit
+        self._write, self._clock, self._encode = os.write, time.process_time_ns, json.JSONEncoder().encode
+        self._since = 0
+
+    def begin(self) -> None:
+        self._since = self._clock()
+
+    def line(self, kind: bytes, index: int, payload: bytes) -> None:
+        spent = (self._clock() - self._since) // 1000
+        data = b"%b %d %d %b\n" % (kind, index, spent, payload)
+        while data:
+            data = data[self._write(self._report, data) :]
+
+    def text(self, kind: bytes, index: int, text: str) -> None:
+        self.line(kind, index, self._encode(text).encode())
+
+    def value(self, index: int, value: Any) -> None:
+        """Writes a result; one that is no JSON value is the program's error, one past the limit is said to be."""
+        try:
+            payload = self._encode(value).encode() if not self._long(value) else None
+        except MemoryError:
+            payload = None
+        if payload is None or len(payload) > self._limit:
+            self.text(TOO_LARGE, index, "the returned value is larger than the output limit")
+        else:
+            self.line(VALUE, index, payload)
+
+    def _long(self, value: Any) -> bool:
+        return isinstance(value, (str, list, tuple, dict)) and len(value) > self._limit
+
+
+def run_calls(
+    code: types.CodeType, name: str, indices: range, read: Callable[[int], bytes], report: int, limit: int
+) -> None:
+    """Loads a program, then calls its function for each index on the arguments that `read` gives; never returns.
+
+    An exception ends its own test only; a lack of memory ends the process.
+    """
+    leave, decode, tell = os._exit, json.loads, describe
+    lines = Reporter(report, limit)
+    status = EXIT_FAILED
+    try:
+        entry = _load(code, name, lines)
+        if entry is None:
+            return
+        for index in indices:
+            arguments = decode(read(index))
+            lines.begin()
+            try:
+                lines.value(index, entry(*arguments))
+            except SystemExit as error:
+                lines.text(EXIT, index, str(exit_status(error)))
+            except MemoryError:
+                lines.line(MEMORY, index, b'""')
+                return
+            except BaseException as error:
+                lines.text(EXCEPTION, index, tell(error))
+        status = 0
+    finally:
+        leave(status)
+
+
+def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any] | None:
+    tell = describe
+    lines.begin()
+    try:
+        # Not `__main__`: what a program does when it is run as a script is no part of the call form.
+        namespace = fresh_module("program")
+        exec(code, namespace)
+        entry = find_entry(namespace, name)
+    except SystemExit as error:
+        lines.text(EXIT, -1, str(exit_status(error)))
+    except MemoryError:
+        lines.line(MEMORY, -1, b'""')
+    except BaseException as error:
+        lines.text(NOT_LOADED, -1, tell(error))
+    else:
+        lines.text(READY, -1, "")
+        return entry
+    return None

@@ -1,0 +1,179 @@
+"""The process that is forked for every program: a small warm interpreter that has given up all it can.
+
+It reads no code and no input. Started by the worker as
+
+    python -S -s -P -B -c BOOT FOLDER DESCRIPTOR
+
+with the descriptor of a packet socket, on which the first message says how to confine itself.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import fcntl
+import gc
+import importlib.machinery
+import os
+import random
+import resource
+import socket
+import sys
+import sysconfig
+import warnings
+from typing import Any
+
+import _sitebuiltins
+
+from sandbox import channel, confine, runner
+
+# What most programs import; the rest is imported by the runner of the program that uses it.
+WARM = ("bisect", "collections", "functools", "heapq", "itertools", "math", "operator", "random", "re", "string", "typing")
+_FIRST_HIGH_FD = 16
+_MAX_TASKS = 128
+
+
+def warm_up() -> None:
+    """Loads modules, restores what `-S` leaves out, and makes random numbers repeatable."""
+    for name in WARM:
+        __import__(name)
+    quitters = {name: _sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit")}
+    for name, quitter in quitters.items():
+        setattr(builtins, name, quitter)
+    warnings.simplefilter("ignore")
+    atexit._clear()
+    random.seed(0)
+    sys.set_int_max_str_digits(0)  # the CPU limit is the guard here
+    os.environ.clear()
+
+
+class _RelativeFinder(importlib.machinery.FileFinder):
+    """A finder that keeps its path relative, where the library's own makes it absolute."""
+
+    def __init__(self, path: str, *details: Any):
+        super().__init__(path, *details)
+        self.path = path
+
+
+def import_from_working_directory() -> None:
+    """Makes the standard library importable through the working directory.
+
+    After the uid is dropped an interpreter below a 0700 home can no longer be reached by its absolute path, but paths
+    relative to an open directory still work.
+    """
+    library = sysconfig.get_path("stdlib")
+    os.chdir(library)
+    loaders = [
+        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+        (importlib.machinery.SourceFileLoader, importlib.machinery.SOURCE_SUFFIXES),
+        (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
+    ]
+
+    def hook(path: str) -> _RelativeFinder:
+        if not path.startswith("."):
+            raise ImportError(f"{path} is not in the standard library")
+        return _RelativeFinder(path, *loaders)
+
+    for name, module in list(sys.modules.items()):
+        # Packages that are loaded already must find their submodules, too.
+        if getattr(module, "__path__", None):
+            module.__path__ = ["./" + name.replace(".", "/")]
+    sys.path_hooks[:] = [hook]
+    sys.path_importer_cache.clear()
+    sys.path[:] = [".", "./lib-dynload"]
+
+
+def confine_zygote(start: dict[str, Any]) -> confine.SystemCallFilter | None:
+    """Gives up what the tier asks for; returns the filter that children add."""
+    for which in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
+        confine.lower_limit(which, 0)
+    confine.lower_limit(resource.RLIMIT_NOFILE, runner.MAX_FDS)
+    if start["relative_imports"]:
+        import_from_working_directory()
+    if start["uid"] is not None:
+        confine.lower_limit(resource.RLIMIT_NPROC, _MAX_TASKS)
+        confine.become(start["uid"])
+    confine.die_with_parent()
+    confine.adopt_orphans()
+    if start["child_filter"] is None:
+        return None
+    confine.undumpable()
+    confine.no_new_privileges()
+    confine.SystemCallFilter(start["zygote_filter"]).install()
+    return confine.SystemCallFilter(start["child_filter"])
+
+
+def forget_sandbox() -> None:
+    """Our own modules are not importable by programs."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
+        del sys.modules[name]
+
+
+def serve(end: socket.socket, child_filter: confine.SystemCallFilter | None, base_bytes: int) -> None:
+    """Forks a runner for each job and says how it ended; returns when the worker is gone."""
+    zygote = os.getpid()
+    while True:
+        try:
+            message, fds = channel.receive(end)
+        except EOFError:
+            return
+        if message[0] != "job":  # a wish for a runner that is no more
+            continue
+        job, job_fd = runner.Job(*message[1]), fds[0]
+        pid = os.fork()
+        if pid == 0:
+            _become_runner(end, job, job_fd, child_filter, base_bytes, zygote)
+        os.close(job_fd)
+        _, status, usage = os.wait4(pid, 0)
+        _reap()
+        channel.send(end, ("done", job.sequence, status, usage.ru_utime + usage.ru_stime))
+
+
+def _become_runner(
+    end: socket.socket,
+    job: runner.Job,
+    job_fd: int,
+    child_filter: confine.SystemCallFilter | None,
+    base_bytes: int,
+    zygote: int,
+) -> None:
+    status = 1
+    try:
+        confine.die_with_parent()
+        if os.getppid() == zygote:
+            runner.Runner(end, job, _move_high(job_fd), child_filter).serve(base_bytes)
+            status = 0
+    finally:
+        os._exit(status)
+
+
+def _move_high(fd: int) -> int:
+    """Out of the way of the descriptors that a child puts in order."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD)
+
+
+def _reap() -> None:
+    """Collects what a runner that died has left behind; the kernel has killed it (`die_with_parent`)."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def main() -> None:
+    end = socket.socket(fileno=_move_high(int(sys.argv[2])))
+    os.close(int(sys.argv[2]))
+    start, _ = channel.receive(end)
+    warm_up()
+    child_filter = confine_zygote(start)
+    forget_sandbox()
+    gc.collect()
+    gc.freeze()
+    base_bytes = confine.address_space_bytes()
+    # From here on nothing is said on stderr: it is the programs' own.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    channel.send(end, ("ready", 0))
+    serve(end, child_filter, base_bytes)

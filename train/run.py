@@ -1,0 +1,441 @@
+"""The run folder: what a run was asked, what it ran on, what it has finished, and all that it measured.
+
+    config.yaml        the resolved configuration
+    environment.json   versions, devices, commit, and the facts that stages add
+    stages/NAME.json   one for each finished stage: its result, its seconds, the sizes that it left the records at
+    metrics.jsonl      one line for each logged step;  tensorboard/NAME/ holds the same as events
+    *.jsonl            records, in the order in which stages appended them
+    checkpoints/NAME   see o1coder_jax/checkpoint.py
+    summary.json       what the run came to
+    hosts/NNN/         stages and records of process NNN, for every process but the first
+
+A stage is finished when its file is in `stages/`, and not before. Whatever an unfinished stage appended is taken
+back when the run is opened or the stage is begun again, so a run that was killed goes on as if it had not been.
+With several processes the stage's file of process 0 decides, and it is written last, behind a barrier.
+
+    with Run.open("runs/tiny", config) as run:
+        if run.stage("001-sft") is None:
+            with run.stage_scope("001-sft") as stage:
+                stage.log(step, loss=loss)
+                stage.append("process.jsonl", rows)
+                stage.result["validity"] = 0.8
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import yaml
+from jax.experimental import multihost_utils
+
+from o1coder_jax import config as configuration
+from o1coder_jax.errors import UserError
+from train import environment, progress
+from train.run_files import (
+    LOCK,
+    AppendedFile,
+    Events,
+    Lock,
+    clean,
+    read_json,
+    read_lines,
+    to_line,
+    truncate,
+    write_json,
+    write_text,
+    writing,
+)
+
+METRICS = "metrics.jsonl"
+_CONFIG = "config.yaml"
+_RECORD_NAMES = "records.json"  # which files are ours to take back, also when the stage that made them is unfinished
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHOWN_DIFFERENCES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedStage:
+    """A finished stage, as its file tells of it.
+
+    Attributes:
+      name: as `001-sft`.
+      order: 0 for the run's first.
+      seconds: of wall clock, from beginning to end.
+      result: JSON values.
+      sizes: of the record files in bytes, as the stage left them.
+      processes: how many took part; what a process of a higher index holds of this name is of another attempt.
+    """
+
+    name: str
+    order: int
+    seconds: float
+    result: dict[str, Any]
+    sizes: dict[str, int]
+    processes: int
+
+
+def finished_stages(folder: Path) -> list[FinishedStage]:
+    """The finished stages of a run folder (or of one host's part of it), in order."""
+    stages = [FinishedStage(**read_json(path)) for path in (folder / "stages").glob("*.json")]
+    return sorted(stages, key=lambda stage: stage.order)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """Who takes part in a run.
+
+    Attributes:
+      process: this process's index; process 0 writes what is of the whole run.
+      processes: how many there are.
+      barrier: waits for all of them; takes a name that is the same on all.
+    """
+
+    process: int
+    processes: int
+    barrier: Callable[[str], None]
+
+    @classmethod
+    def of_jax(cls) -> Hosts:
+        """As JAX was started."""
+        return cls(jax.process_index(), jax.process_count(), multihost_utils.sync_global_devices)
+
+
+class Run:
+    """An open run folder. One process of each index at a time may hold it; `close` lets it go."""
+
+    def __init__(self, folder: Path, hosts: Hosts, lock: Lock):
+        """Use `Run.open`."""
+        self.folder = folder
+        self.process = hosts.process
+        self._hosts = hosts
+        self._own = host_folder(folder, hosts.process)
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        config: Any,
+        *,
+        fresh: bool = False,
+        may_differ: Collection[str] = (),
+        hosts: Hosts | None = None,
+    ) -> Run:
+        """Creates a run folder, or reopens it to go on.
+
+        Args:
+          folder: where it is, or shall be.
+          config: the dataclass that describes the run.
+          fresh: remove what the folder holds of an earlier run.
+          may_differ: dotted keys that may change between two sessions of a run, as `iterations`; a section's name
+            stands for all its keys.
+          hosts: who takes part; as JAX was started when None.
+
+        Raises:
+          UserError: another process holds the folder, it was made with another configuration, or it is damaged.
+        """
+        folder, hosts = Path(folder), hosts or Hosts.of_jax()
+        if hosts.process:
+            hosts.barrier(f"prepare {folder}")
+        own = host_folder(folder, hosts.process)
+        with writing(own):
+            own.mkdir(parents=True, exist_ok=True)
+        lock = Lock(own)
+        try:
+            run = cls(folder, hosts, lock)
+            if hosts.process == 0:
+                _prepare(folder, configuration.to_dict(config), fresh, may_differ)
+                run.add_facts(**environment.describe())
+                hosts.barrier(f"prepare {folder}")
+            run._roll_back()
+        except BaseException:
+            lock.close()
+            raise
+        return run
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another process have the folder."""
+        self._lock.close()
+
+    # What is finished.
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """The result of a finished stage; None when it is still to be done."""
+        return self.results().get(name)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """The results of all finished stages, in order."""
+        return {stage.name: stage.result for stage in finished_stages(self.folder)}
+
+    def read(self, name: str) -> Iterator[Any]:
+        """The rows that finished stages appended to a record file, on all hosts, host by host."""
+        return read_records(self.folder, name)
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the checkpoint of that name is, or shall be."""
+        return self.folder / "checkpoints" / name
+
+    def rewind(self, name: str) -> None:
+        """Makes a finished stage, and all after it, unfinished: their rows are taken back, checkpoints are kept."""
+        stages = finished_stages(self.folder)
+        if name not in [stage.name for stage in stages]:
+            raise UserError(f"{self.folder} has no finished stage {name}; it has {_names(stages)}")
+        self._hosts.barrier(f"rewind {name}")
+        if self.process == 0:
+            while stages:  # from the last, so that a kill in between leaves a shorter but sound run
+                (self.folder / "stages" / f"{stages[-1].name}.json").unlink()
+                if stages.pop().name == name:
+                    break
+        self._hosts.barrier(f"rewound {name}")
+        self._roll_back()
+
+    # What is under way.
+
+    @contextlib.contextmanager
+    def stage_scope(self, name: str) -> Iterator[Stage]:
+        """Runs one stage: takes back what an unfinished attempt left, and commits the stage if its body ends well.
+
+        Raises:
+          UserError: the stage is finished already, or the disk is full; earlier stages are untouched.
+        """
+        if not _STAGE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a stage: letters, digits, dot, dash and underscore can")
+        if self.stage(name) is not None:
+            raise UserError(f"stage {name} of {self.folder} is finished; rewind it to do it again")
+        self._roll_back()
+        stage = Stage(self, name)
+        try:
+            yield stage
+            self._commit(stage)
+        except BaseException:
+            # The events only repeat metrics.jsonl; an error in closing them must not hide the one under way.
+            with contextlib.suppress(OSError, UserError):
+                stage.close()
+            raise
+
+    def _commit(self, stage: Stage) -> None:
+        sizes = self._sizes() | stage.sync()
+        stage.close()
+        done = FinishedStage(
+            name=stage.name,
+            order=len(finished_stages(self.folder)),
+            seconds=round(stage.seconds, 3),
+            result=clean(stage.result),
+            sizes=sizes,
+            processes=self._hosts.processes,
+        )
+        path = self._own / "stages" / f"{stage.name}.json"
+        if self.process:
+            write_json(path, dataclasses.asdict(done))
+        self._hosts.barrier(f"finish {stage.name}")
+        if self.process == 0:
+            write_json(path, dataclasses.asdict(done))
+        self._hosts.barrier(f"finished {stage.name}")
+
+    def _sizes(self) -> dict[str, int]:
+        return committed_sizes(self.folder, self.process)
+
+    def _roll_back(self) -> None:
+        stages = finished_stages(self.folder)
+        sizes, last = self._sizes(), stages[-1].name if stages else "nothing"
+        for name in {*self._record_names(), *sizes}:
+            truncate(self._own / name, sizes.get(name, 0), owner=last)
+        done = {stage.name for stage in stages}
+        with writing(self._own):
+            for path in (self._own / "tensorboard").glob("*"):
+                if path.name not in done:
+                    shutil.rmtree(path)
+            for path in (self._own / "stages").glob("*.json"):
+                if path.stem not in done:
+                    path.unlink()  # of a process that got further than process 0
+
+    def _record_names(self) -> list[str]:
+        path = self._own / _RECORD_NAMES
+        return read_json(path) if path.exists() else []
+
+    def _new_record(self, name: str) -> AppendedFile:
+        if Path(name).name != name or not name.endswith(".jsonl"):
+            raise ValueError(f"{name!r} cannot name a record file: a bare name that ends in .jsonl can")
+        if name not in self._record_names():
+            write_json(self._own / _RECORD_NAMES, [*self._record_names(), name])
+        return AppendedFile(self._own / name)
+
+    # What is told of the run as a whole.
+
+    def add_facts(self, **facts: Any) -> None:
+        """Adds JSON values to `environment.json`, as `isolation="namespaces"`; what changed stands in `earlier`."""
+        if self.process:
+            return
+        path = self.folder / "environment.json"
+        old = read_json(path) if path.exists() else {}
+        facts = clean(facts)
+        changed = {key: old[key] for key in facts if key in old and old[key] != facts[key]}
+        earlier = old.pop("earlier", [])
+        write_json(path, {**old, **facts, "earlier": [*earlier, *([changed] if changed else [])]})
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes `summary.json`."""
+        if self.process == 0:
+            write_json(self.folder / "summary.json", dict(summary))
+
+
+class Stage:
+    """A stage under way; `Run.stage_scope` makes it. What is put in `result` is kept when the stage ends well."""
+
+    def __init__(self, run: Run, name: str):
+        self.run = run
+        self.name = name
+        self.result: dict[str, Any] = {}
+        self._began = time.monotonic()
+        self._files: dict[str, AppendedFile] = {}
+        self._events = Events(run.folder / "tensorboard" / name)
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock since the stage began."""
+        return time.monotonic() - self._began
+
+    def log(self, step: int, **scalars: Any) -> None:
+        """Writes numbers of one step to `metrics.jsonl` and TensorBoard; on process 0 only, elsewhere it does nothing.
+
+        Numbers that are not finite are null in the one and themselves in the other.
+        """
+        if self.run.process:
+            return
+        row = {"stage": self.name, "step": step, "seconds": round(self.seconds, 3)}
+        if clash := row.keys() & scalars.keys():
+            raise ValueError(f"{sorted(clash)} are set by the run; give the metric another name")
+        numbers = {name: value.item() if hasattr(value, "item") else value for name, value in scalars.items()}
+        self.append(METRICS, [row | numbers])
+        self._events.add(step, {name: float(value) for name, value in numbers.items() if value is not None})
+
+    def append(self, name: str, rows: Iterable[Any]) -> int:
+        """Appends rows (JSON values, or what has a `to_json`) to a record file, as `process.jsonl`; returns how many.
+
+        They are on disk when this returns, and count when the stage is finished.
+        """
+        if name not in self._files:
+            self._files[name] = self.run._new_record(name)
+        lines = [to_line(row) for row in rows]
+        self._files[name].append(b"".join(lines))
+        return len(lines)
+
+    def progress(self, total: int, description: str = "") -> contextlib.AbstractContextManager[progress.Progress]:
+        """A progress display: `with stage.progress(200, "trees") as bar: bar.advance()`."""
+        text = f"{self.name} {description}".strip()
+        return progress.bar(total, text, silent=self.run.process != 0)
+
+    def sync(self) -> dict[str, int]:
+        """Makes all that was appended last; returns the sizes of the files in bytes."""
+        return {name: file.sync() for name, file in self._files.items()}
+
+    def close(self) -> None:
+        """Closes the files."""
+        files, self._files = self._files, {}
+        for file in files.values():
+            file.close()
+        self._events.close()
+
+
+# Reading a run folder without holding it.
+
+
+def host_folder(folder: Path, process: int) -> Path:
+    """Where a process keeps its own stages and records."""
+    return folder if process == 0 else folder / "hosts" / f"{process:03d}"
+
+
+def committed_sizes(folder: Path, process: int) -> dict[str, int]:
+    """Bytes of each record file of a process that finished stages left; process 0 says which are finished."""
+    stages = finished_stages(folder)
+    if process:
+        names = {stage.name for stage in stages if stage.processes > process}
+        stages = [stage for stage in finished_stages(host_folder(folder, process)) if stage.name in names]
+    return stages[-1].sizes if stages else {}
+
+
+def read_records(folder: Path, name: str) -> Iterator[Any]:
+    """The rows of a record file that finished stages left, on all hosts, host by host."""
+    hosts = sorted(int(path.name) for path in (folder / "hosts").glob("*"))
+    for process in [0, *hosts]:
+        yield from read_lines(host_folder(folder, process) / name, committed_sizes(folder, process).get(name, 0))
+
+
+# Opening.
+
+
+def _prepare(folder: Path, config: dict[str, Any], fresh: bool, may_differ: Collection[str]) -> None:
+    if fresh:
+        _clear(folder)
+    _check_config(folder, config, may_differ)
+    write_text(folder / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a run left in `folder`; the configuration last, since it is what marks the folder as a run's."""
+    entries = sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.name == _CONFIG)
+    if entries and entries[-1].name != _CONFIG:
+        raise UserError(f"{folder} holds {entries[0].name} but no run; nothing is removed, choose another folder")
+    with writing(folder):
+        for path in entries:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _check_config(folder: Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
+    path = folder / _CONFIG
+    if not path.exists():
+        return
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path} ({error}); restore it, or start the run afresh") from error
+    old, new = _flat(clean(stored)), _flat(clean(config))
+    changes = [
+        f"{key} = {old.get(key, 'absent')} there and {new.get(key, 'absent')} now"
+        for key in dict.fromkeys([*new, *old])
+        if (key not in old or key not in new or old[key] != new[key]) and not _covered(key, may_differ)
+    ]
+    if changes:
+        more = f" and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
+        shown = ", ".join(changes[:_SHOWN_DIFFERENCES])
+        raise UserError(
+            f"{folder} was made with another configuration: {shown}{more}; "
+            "use that one, choose another run folder, or start afresh"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values; an empty section is a value."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        dotted: leaf
+        for key, item in value.items()
+        for dotted, leaf in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _covered(key: str, names: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _names(stages: list[FinishedStage]) -> str:
+    return ", ".join(stage.name for stage in stages) or "none"
