@@ -19,11 +19,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from o1coder_jax.sampling import SamplingConfig, draw, uniforms
+from o1coder_jax.sampling import draw, uniforms
 from o1coder_jax.transformer import Transformer
 
 NEGATIVE = -1e30  # masked score: finite, so that a row without keys still has a softmax
@@ -294,12 +293,3 @@ def decode_batch(
 ) -> Rows:
     """`decode`, jitted, the rows donated."""
     return decode(nnx.merge(graph, weights), prefix, rows, steps=steps, stop=stop, settings=settings, truncated=truncated)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A generated row on the host: token ids and their log-probabilities; `ended` False means cut at the cap."""
-
-    tokens: tuple[int, ...]
-    log_probability: tuple[float, ...]
-    ended: bool

@@ -8,7 +8,6 @@ import dataclasses
 import os
 import selectors
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -116,6 +115,10 @@ class Crew:
         with self._lock:
             if self._closing:
                 raise UserError("the sandbox pool is closed; open another one")
+            if not self._members:
+                raise UserError(
+                    f"the sandbox's workers cannot be started any more ({self._failure}); run python -m sandbox.selftest"
+                )
             self._queue.append(task)
         self._wake()
 
@@ -226,8 +229,7 @@ class Crew:
         if self._starts_in_vain >= _MAX_STARTS_IN_VAIN or (self._failure and not self._started.is_set()):
             self._members.remove(member)
             if not self._members:
-                self._started.set()
-                print(f"sandbox: no worker can be started: {self._failure}", file=sys.stderr)
+                self._started.set()  # nothing more to wait for
             return
         self._members[index] = self._start_member(index)
 

@@ -191,6 +191,10 @@ def zygote_command(settings: dict[str, Any], descriptor: int) -> list[str]:
         wrap += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         wrap += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    # bubblewrap makes parents for its owner only; a program that runs as another user must get through.
+    parents = {parent for path in [*settings["libraries"], _INSIDE, os.devnull] for parent in Path(path).parents}
+    for parent in sorted(parents - {Path("/")} - set(map(Path, settings["libraries"]))):
+        wrap += ["--dir", str(parent)]
     for path in settings["libraries"]:
         if os.path.islink(path):
             wrap += ["--symlink", os.readlink(path), path]

@@ -80,7 +80,7 @@ class CompileFailure(Exception):
         self.verdict = verdict
 
 
-def compile_program(source: str) -> types.CodeType:
+def compile_program(source: str, memory_bytes: int) -> types.CodeType:
     """Compiles, or raises `CompileFailure`.
 
     Source that is beyond the compiler (a NUL, nesting without end) is a runtime error, as it is with a plain
@@ -94,9 +94,10 @@ def compile_program(source: str) -> types.CodeType:
         deep = "too many" in str(error.msg) or "too deeply" in str(error.msg)
         detail = f"{type(error).__name__}: {error.msg} (line {error.lineno})"
         raise CompileFailure(_FAILED if deep else _BAD_SYNTAX, detail) from None
-    except MemoryError as error:
-        deep = "stack overflow" in str(error).lower()
-        raise CompileFailure(_FAILED if deep else _MEMORY, f"MemoryError: {error}") from None
+    except MemoryError:
+        # The parser says this of nesting beyond its own stack, too, and then little memory has been used.
+        deep = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < memory_bytes // 2
+        raise CompileFailure(_FAILED if deep else _MEMORY, "MemoryError while compiling") from None
     except RecursionError as error:
         raise CompileFailure(_FAILED, f"RecursionError: {error}") from None
     except (ValueError, OverflowError) as error:
@@ -191,7 +192,7 @@ class Runner:
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(job.cpu_seconds), unlimited[1]))
         try:
             source = job.read(self._job_fd, 0).decode("utf-8", "surrogatepass")
-            code = compile_program(source)
+            code = compile_program(source, job.memory_bytes)
             del source
             preload(code)
         except CompileFailure as failure:

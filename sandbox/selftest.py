@@ -24,7 +24,7 @@ _BLOCKED = "blocked"
 # file that everyone may read, in place of PARENT the process that holds the pool.
 PROBES: dict[str, str] = {
     "read a file": "open(CANARY).read()",
-    "list the root folder": "assert os.listdir('/') == ['something no root has']",
+    "list a folder": "os.listdir(os.path.dirname(CANARY))",
     "write a file": "open('/tmp/o1coder-probe', 'w').write('x')",
     "write to the working directory": "open('o1coder-probe', 'w').write('x')",
     "write to shared memory": "open('/dev/shm/o1coder-probe', 'w').write('x')",
@@ -52,14 +52,14 @@ def call(name, *arguments):
         raise OSError(ctypes.get_errno(), name)
 try:
     {attempt}
-except (OSError, ValueError, ImportError, AssertionError):
+except (OSError, ValueError, ImportError):
     print("blocked")
 else:
     print("escaped")
 """
 _SANE = "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))"
-# Tiers are tried once for each process: (tier, user) -> reason why it is not to be had, empty when it is.
-_tried: dict[tuple[str, int], str] = {}
+# Layers are tried once in a process: what is wrong with them, empty when they hold.
+_tried: dict[isolation.Layers, str] = {}
 _lock = threading.Lock()
 
 
@@ -103,18 +103,16 @@ def findings(crew: Crew) -> list[str]:
 def _crew_of(tier: isolation.Tier, workers: int) -> tuple[Crew, isolation.Layers]:
     """A crew of one tier that has passed the self-test in this process; `UserError` otherwise."""
     chosen = isolation.layers(tier)
-    key = (tier, os.geteuid())
-    if _tried.get(key):
-        raise UserError(_tried[key])
+    if _tried.get(chosen):
+        raise UserError(_tried[chosen])
     crew = Crew(chosen, workers)
-    if tier == "trusted" or key in _tried:
+    if tier == "trusted" or chosen in _tried:
         return crew, chosen
     wrong = findings(crew)
+    _tried[chosen] = f"sandbox isolation {tier!r} does not hold here: {'; '.join(wrong)}" if wrong else ""
     if wrong:
         crew.close()
-        _tried[key] = f"sandbox isolation {tier!r} does not hold here: {'; '.join(wrong)}"
-        raise UserError(_tried[key])
-    _tried[key] = ""
+        raise UserError(_tried[chosen])
     return crew, chosen
 
 

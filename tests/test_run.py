@@ -254,6 +254,11 @@ def test_finished_stage_is_not_begun_again(tmp_path: Path):
             work(run, "a")
 
 
+def test_stages_do_not_overlap(tmp_path: Path):
+    with open_run(tmp_path / "r") as run, run.stage_scope("a"), pytest.raises(RuntimeError, match="a is under way"):
+        work(run, "b")
+
+
 # Opening.
 
 

@@ -4,7 +4,10 @@ Public data sets hold tests that belong to other inputs, expected values wrapped
 a float tolerance, and references that no longer run. Each problem's first reference solutions are run on all its
 tests, hidden ones included; the readings of the tests are tried in this order until a solution passes:
 
-1. as given;  2. expected values taken out of their list of one (call form);  3., 4. the same with a float tolerance.
+1. exactly as given;
+2. expected values taken out of their list of one (call form);
+3. and 4. the same with numbers compared as numbers: within 1e-6 where fractions are expected, otherwise equal in value
+   (`5.0` for `5`).
 
 What passes is kept, rewritten to the reading that passed, with the solutions that passed; the rest is set aside with
 its reason. A judgement that could not be made is repeated and never counts as a wrong solution.
@@ -13,17 +16,18 @@ its reason. A judgement that could not be made is repeated and never counts as a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
-
-from sandbox.pool import Submission
 
 from o1coder_jax.problems import Parts, ProblemsConfig, from_file, split
 from o1coder_jax.problems.selection import Rejected, place
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict, content_hash
+from sandbox.pool import Submission
 
 DEFAULT_SOLUTIONS = 3
 FLOAT_COMPARISON = {"mode": "float", "abs": 1e-6, "rel": 1e-6}
+EQUAL_NUMBERS_COMPARISON = {"mode": "float", "abs": 0.0, "rel": 0.0}
 
 # What LeetCode puts in scope, which references in `class Solution` rely on. `typing` comes first: its `Counter`
 # and `OrderedDict` must not hide those of `collections`.
@@ -42,6 +46,8 @@ _BATCH = 32  # problems in flight at a time
 _ATTEMPTS = 3  # at a judgement that our own machinery fails to make
 _MISORDERED_SHARE = 0.5  # of the failing outputs that are expected of other inputs
 _MISORDERED_DISTINCT = 3  # so that a wrong solution of a yes-or-no problem is not taken for it
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_FRACTION = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class Judge(Protocol):
@@ -58,18 +64,36 @@ class Judge(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Reading:
-    """A way to read a problem's expected values."""
+    """A way to read a problem's expected values; `compare` is None for the problem's own comparison."""
 
     unwrapped: bool = False
-    tolerant: bool = False
+    compare: dict[str, Any] | None = None
 
     def apply(self, problem: Problem) -> Problem:
         tests, hidden, compare = problem.tests, problem.hidden, problem.compare
         if self.unwrapped:
             tests, hidden = _unwrap(tests), _unwrap(hidden)
-        if self.tolerant:
-            compare = dict(FLOAT_COMPARISON)
+        if self.compare is not None:
+            compare = dict(self.compare)
         return dataclasses.replace(problem, tests=tests, hidden=hidden, compare=compare)
+
+
+@dataclasses.dataclass(slots=True)
+class _Round:
+    """A problem under one reading, and what its programs gave, in their order."""
+
+    problem: Problem
+    reading: _Reading
+    programs: list[str]
+    judgements: list[Judgement]
+
+    @property
+    def best(self) -> int:
+        """Index of the program that passed the most tests; one that compiles comes before one that does not."""
+        return max(
+            range(len(self.programs)),
+            key=lambda index: (self.judgements[index].compiled, self.judgements[index].passed),
+        )
 
 
 class _Trial:
@@ -79,32 +103,22 @@ class _Trial:
         self.problem = problem
         self.programs = list(problem.solutions[:solutions])
         self.imports_added = False
-        self.readings = _readings(problem)
-        self.rounds: list[tuple[Problem, _Reading, list[Judgement]]] = []
-        if not self.programs:
-            self.readings = []
+        self.readings = _readings(problem) if self.programs else []
+        self.rounds: list[_Round] = []
 
     @property
     def accepted(self) -> bool:
-        return bool(self.rounds) and any(judgement.accepted for judgement in self.rounds[-1][2])
+        return bool(self.rounds) and any(judgement.accepted for judgement in self.rounds[-1].judgements)
 
-    def submissions(self) -> list[Submission]:
+    def probes(self) -> list[Submission]:
+        """All programs under the next reading; each stops at its first failure, which most readings meet at once."""
         problem = self.readings[0].apply(self.problem)
-        return [
-            Submission(
-                id=f"gold:{problem.id}:{number}",
-                code=program,
-                tests=_all_tests(problem),
-                fn_name=problem.fn_name,
-                compare=problem.compare,
-            )
-            for number, program in enumerate(self.programs)
-        ]
+        return [_submission(problem, program, stop_at_failure=True) for program in self.programs]
 
     def take(self, judgements: list[Judgement]) -> None:
-        """Notes the outcome of the first reading and decides what is tried next."""
+        """Notes the outcome of the probes and decides what is tried next."""
         reading = self.readings[0]
-        self.rounds.append((reading.apply(self.problem), reading, judgements))
+        self.rounds.append(_Round(reading.apply(self.problem), reading, self.programs, judgements))
         if self.accepted:
             self.readings = []
         elif not self.imports_added and self._lacks_imports(judgements):
@@ -123,32 +137,31 @@ class _Trial:
 
     def kept(self) -> Problem:
         """The problem as it is used from now on; only for an accepted trial."""
-        problem, reading, judgements = self.rounds[-1]
+        last = self.rounds[-1]
         record = {
             "references": len(self.problem.solutions),
-            "run": len(self.programs),
-            "verdicts": [_summary(judgement) for judgement in judgements],
-            "expected": "unwrapped" if reading.unwrapped else "as given",
-            "comparison": "float" if reading.tolerant else "exact",
+            "run": len(last.programs),
+            "verdicts": [_summary(judgement) for judgement in last.judgements],
+            "expected": "unwrapped" if last.reading.unwrapped else "as given",
+            "comparison": last.problem.compare or "default",
             "imports_added": self.imports_added,
         }
-        passing = [program for program, judgement in zip(self.programs, judgements, strict=True) if judgement.accepted]
-        return dataclasses.replace(problem, solutions=tuple(passing), meta={**problem.meta, "gold": record})
+        passing = tuple(p for p, judgement in zip(last.programs, last.judgements, strict=True) if judgement.accepted)
+        return dataclasses.replace(last.problem, solutions=passing, meta={**last.problem.meta, "gold": record})
 
-    def rejected(self, judge: Judge) -> Rejected:
+    def rejected(self, pool: Judge) -> Rejected:
+        """Why no program passed; runs the best round's programs to their end, so as to say how far they come."""
         if not self.rounds:
             return Rejected(self.problem.id, place(self.problem), "no reference solution")
-        # Of equally good readings the last: it is the one that unwraps.
-        judged = [(round_, index) for round_ in reversed(self.rounds) for index in range(len(round_[2]))]
-        (problem, _, judgements), best = max(judged, key=lambda entry: entry[0][2][entry[1]].passed)
-        unchecked = max(sum(not judgement.checked for judgement in round_[2]) for round_ in self.rounds)
+        unchecked = max(sum(not judgement.checked for judgement in round_.judgements) for round_ in self.rounds)
+        # Of equally good rounds the last: it is the one that unwraps.
+        best = max(reversed(self.rounds), key=lambda round_: round_.judgements[round_.best].passed)
         if unchecked:
             reason = f"could not be checked: infra_error for {unchecked} of {len(self.programs)} reference solutions"
         else:
-            reason = _failure(problem, judgements[best]) + _misorder(
-                problem, self.programs[best], judgements[best], judge
-            )
-        verdicts = tuple(_summary(judgement) for judgement in judgements)
+            _run_to_the_end(best, pool)
+            reason = _failure(best) + _misorder(best, pool)
+        verdicts = tuple(_summary(judgement) for judgement in best.judgements)
         return Rejected(self.problem.id, place(self.problem), reason, verdicts)
 
 
@@ -198,7 +211,7 @@ def checked_parts(
 def _run(trials: Sequence[_Trial], pool: Judge) -> None:
     """Tries reading after reading, all problems at once, until each has passed or has none left."""
     while active := [trial for trial in trials if trial.readings]:
-        submissions = [trial.submissions() for trial in active]
+        submissions = [trial.probes() for trial in active]
         judgements = iter(_judge([one for batch in submissions for one in batch], pool))
         for trial, batch in zip(active, submissions, strict=True):
             trial.take([next(judgements) for _ in batch])
@@ -216,6 +229,30 @@ def _judge(submissions: list[Submission], pool: Judge) -> list[Judgement]:
     return judgements
 
 
+def _run_to_the_end(round_: _Round, pool: Judge) -> None:
+    """Judges wrong and crashing programs on all their tests. Slow ones are left: each test would cost its limit."""
+    worth = [
+        index
+        for index, judgement in enumerate(round_.judgements)
+        if judgement.verdict in (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
+    ]
+    submissions = [_submission(round_.problem, round_.programs[index], stop_at_failure=False) for index in worth]
+    for index, judgement in zip(worth, _judge(submissions, pool), strict=True):
+        if judgement.checked:
+            round_.judgements[index] = judgement
+
+
+def _submission(problem: Problem, program: str, *, stop_at_failure: bool) -> Submission:
+    return Submission(
+        id=f"gold:{problem.id}",
+        code=program,
+        tests=_all_tests(problem),
+        fn_name=problem.fn_name,
+        compare=problem.compare,
+        stop_at_failure=stop_at_failure,
+    )
+
+
 def _all_tests(problem: Problem) -> tuple[TestCase, ...]:
     """Own tests, then hidden ones; a problem's only test is both."""
     return problem.tests if problem.hidden == problem.tests else problem.tests + problem.hidden
@@ -225,33 +262,30 @@ def _readings(problem: Problem) -> list[_Reading]:
     """The readings that can differ for this problem, in the order in which they are tried."""
     outputs = [test.output for test in _all_tests(problem)]
     wrapped = problem.form is Form.CALL and all(isinstance(value, list) and len(value) == 1 for value in outputs)
-    fractional = not problem.compare and any(_has_fraction(value) for value in outputs)
-    return [
-        _Reading(unwrapped, tolerant)
-        for tolerant in ((False, True) if fractional else (False,))
-        for unwrapped in ((False, True) if wrapped else (False,))
-    ]
+    comparisons: list[dict[str, Any] | None] = [None]
+    numbers = {kind for value in outputs for kind in _number_kinds(value)}
+    if numbers and not problem.compare:
+        # A tolerance would let wrong integers pass, so where no fraction is expected there is none.
+        comparisons.append(FLOAT_COMPARISON if float in numbers else EQUAL_NUMBERS_COMPARISON)
+    return [_Reading(unwrapped, compare) for compare in comparisons for unwrapped in ((False, True)[: 1 + wrapped])]
 
 
-def _has_fraction(value: Any) -> bool:
-    """True when an expected value holds a number that is written with a point or an exponent."""
+def _number_kinds(value: Any) -> Iterator[type]:
+    """`int` or `float` for each number in an expected value; words of a text count by how they are written."""
     if isinstance(value, str):
-        return any(_is_fraction(token) for token in value.split())
-    if isinstance(value, list):
-        return any(map(_has_fraction, value))
-    if isinstance(value, dict):
-        return any(map(_has_fraction, value.values()))
-    return isinstance(value, float)
-
-
-def _is_fraction(token: str) -> bool:
-    if not token.lstrip("+-")[:1].isdigit() and not token.lstrip("+-").startswith("."):
-        return False
-    try:
-        float(token)
-    except ValueError:
-        return False
-    return not token.lstrip("+-").isdigit()
+        for word in value.split():
+            if _INTEGER.fullmatch(word):
+                yield int
+            elif _FRACTION.fullmatch(word):
+                yield float
+    elif isinstance(value, list):
+        for item in value:
+            yield from _number_kinds(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _number_kinds(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield type(value)
 
 
 def _unwrap(tests: tuple[TestCase, ...]) -> tuple[TestCase, ...]:
@@ -259,37 +293,43 @@ def _unwrap(tests: tuple[TestCase, ...]) -> tuple[TestCase, ...]:
 
 
 def _summary(judgement: Judgement) -> dict[str, Any]:
-    return {"verdict": str(judgement.verdict), "passed": judgement.passed, "total": judgement.total}
+    """`run` is smaller than `total` for a program that was stopped at its first failure."""
+    return {
+        "verdict": str(judgement.verdict),
+        "passed": judgement.passed,
+        "run": len(judgement.tests),
+        "total": judgement.total,
+    }
 
 
-def _failure(problem: Problem, judgement: Judgement) -> str:
-    """Says how the best reference solution failed."""
+def _failure(round_: _Round) -> str:
+    """Says how the best program failed."""
+    judgement, own = round_.judgements[round_.best], len(round_.problem.tests)
     if not judgement.compiled:
         return "no reference solution passes: they do not compile"
     text = f"no reference solution passes: best {judgement.passed} of {judgement.total} tests"
     for index, result in enumerate(judgement.tests):
         if result.verdict is not Verdict.ACCEPTED:
-            own = len(problem.tests)
             name = f"test {index + 1}" if index < own else f"hidden test {index - own + 1}"
             return f"{text}; {name} {result.verdict}"
     return f"{text}; {judgement.verdict}"
 
 
-def _misorder(problem: Problem, program: str, judgement: Judgement, judge: Judge) -> str:
-    """Says so when the failing outputs are expected of other inputs; otherwise nothing."""
+def _misorder(round_: _Round, pool: Judge) -> str:
+    """Says so when the best program's wrong outputs are expected of other inputs; otherwise nothing."""
+    problem, judgement = round_.problem, round_.judgements[round_.best]
     tests = _all_tests(problem)
-    wrong = [
-        test for test, result in zip(tests, judgement.tests, strict=False) if result.verdict is Verdict.WRONG_ANSWER
-    ]
+    judged = zip(tests, judgement.tests, strict=False)  # fewer results than tests when it was stopped
+    wrong = [test for test, result in judged if result.verdict is Verdict.WRONG_ANSWER]
     if len(wrong) < _MISORDERED_DISTINCT:
         return ""
-    expected = {_output_key(problem, test.output) for test in tests}
-    results = judge.outputs(program, [test.input for test in wrong], problem.fn_name)
+    results = pool.outputs(round_.programs[round_.best], [test.input for test in wrong], problem.fn_name)
     produced = [_output_key(problem, value) for result, value in results if result.verdict is Verdict.ACCEPTED]
+    expected = {_output_key(problem, test.output) for test in tests}
     elsewhere = [key for key in produced if key in expected]
     if len(elsewhere) < _MISORDERED_SHARE * len(wrong) or len(set(elsewhere)) < _MISORDERED_DISTINCT:
         return ""
-    return f"; {len(elsewhere)} of {len(wrong)} are outputs of other inputs: tests look misordered"
+    return f"; {len(elsewhere)} of {len(wrong)} wrong answers are outputs of other inputs: tests look misordered"
 
 
 def _output_key(problem: Problem, value: Any) -> str:

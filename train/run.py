@@ -34,59 +34,18 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import yaml
 from jax.experimental import multihost_utils
 
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from train import environment, progress
-from train.run_files import (
-    LOCK,
-    AppendedFile,
-    Events,
-    Lock,
-    clean,
-    read_json,
-    read_lines,
-    to_line,
-    truncate,
-    write_json,
-    write_text,
-    writing,
-)
+from train.run_files import AppendedFile, Events, Lock, clean, read_json, to_line, truncate, write_json, writing
+from train.run_opening import prepare
+from train.run_stages import FinishedStage, committed_sizes, finished_stages, host_folder, read_records
 
 METRICS = "metrics.jsonl"
-_CONFIG = "config.yaml"
 _RECORD_NAMES = "records.json"  # which files are ours to take back, also when the stage that made them is unfinished
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SHOWN_DIFFERENCES = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class FinishedStage:
-    """A finished stage, as its file tells of it.
-
-    Attributes:
-      name: as `001-sft`.
-      order: 0 for the run's first.
-      seconds: of wall clock, from beginning to end.
-      result: JSON values.
-      sizes: of the record files in bytes, as the stage left them.
-      processes: how many took part; what a process of a higher index holds of this name is of another attempt.
-    """
-
-    name: str
-    order: int
-    seconds: float
-    result: dict[str, Any]
-    sizes: dict[str, int]
-    processes: int
-
-
-def finished_stages(folder: Path) -> list[FinishedStage]:
-    """The finished stages of a run folder (or of one host's part of it), in order."""
-    stages = [FinishedStage(**read_json(path)) for path in (folder / "stages").glob("*.json")]
-    return sorted(stages, key=lambda stage: stage.order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +78,7 @@ class Run:
         self._hosts = hosts
         self._own = host_folder(folder, hosts.process)
         self._lock = lock
+        self._under_way: str | None = None
 
     @classmethod
     def open(
@@ -153,7 +113,7 @@ class Run:
         try:
             run = cls(folder, hosts, lock)
             if hosts.process == 0:
-                _prepare(folder, configuration.to_dict(config), fresh, may_differ)
+                prepare(folder, configuration.to_dict(config), fresh, may_differ)
                 run.add_facts(**environment.describe())
                 hosts.barrier(f"prepare {folder}")
             run._roll_back()
@@ -194,7 +154,8 @@ class Run:
         """Makes a finished stage, and all after it, unfinished: their rows are taken back, checkpoints are kept."""
         stages = finished_stages(self.folder)
         if name not in [stage.name for stage in stages]:
-            raise UserError(f"{self.folder} has no finished stage {name}; it has {_names(stages)}")
+            names = ", ".join(stage.name for stage in stages)
+            raise UserError(f"{self.folder} has no finished stage {name}; it has {names or 'none'}")
         self._hosts.barrier(f"rewind {name}")
         if self.process == 0:
             while stages:  # from the last, so that a kill in between leaves a shorter but sound run
@@ -217,8 +178,10 @@ class Run:
             raise ValueError(f"{name!r} cannot name a stage: letters, digits, dot, dash and underscore can")
         if self.stage(name) is not None:
             raise UserError(f"stage {name} of {self.folder} is finished; rewind it to do it again")
+        if self._under_way is not None:
+            raise RuntimeError(f"stage {self._under_way} is under way; {name} would take its rows back")
         self._roll_back()
-        stage = Stage(self, name)
+        stage, self._under_way = Stage(self, name), name
         try:
             yield stage
             self._commit(stage)
@@ -227,6 +190,8 @@ class Run:
             with contextlib.suppress(OSError, UserError):
                 stage.close()
             raise
+        finally:
+            self._under_way = None
 
     def _commit(self, stage: Stage) -> None:
         sizes = self._sizes() | stage.sync()
@@ -350,92 +315,3 @@ class Stage:
         for file in files.values():
             file.close()
         self._events.close()
-
-
-# Reading a run folder without holding it.
-
-
-def host_folder(folder: Path, process: int) -> Path:
-    """Where a process keeps its own stages and records."""
-    return folder if process == 0 else folder / "hosts" / f"{process:03d}"
-
-
-def committed_sizes(folder: Path, process: int) -> dict[str, int]:
-    """Bytes of each record file of a process that finished stages left; process 0 says which are finished."""
-    stages = finished_stages(folder)
-    if process:
-        names = {stage.name for stage in stages if stage.processes > process}
-        stages = [stage for stage in finished_stages(host_folder(folder, process)) if stage.name in names]
-    return stages[-1].sizes if stages else {}
-
-
-def read_records(folder: Path, name: str) -> Iterator[Any]:
-    """The rows of a record file that finished stages left, on all hosts, host by host."""
-    hosts = sorted(int(path.name) for path in (folder / "hosts").glob("*"))
-    for process in [0, *hosts]:
-        yield from read_lines(host_folder(folder, process) / name, committed_sizes(folder, process).get(name, 0))
-
-
-# Opening.
-
-
-def _prepare(folder: Path, config: dict[str, Any], fresh: bool, may_differ: Collection[str]) -> None:
-    if fresh:
-        _clear(folder)
-    _check_config(folder, config, may_differ)
-    write_text(folder / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def _clear(folder: Path) -> None:
-    """Removes what a run left in `folder`; the configuration last, since it is what marks the folder as a run's."""
-    entries = sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.name == _CONFIG)
-    if entries and entries[-1].name != _CONFIG:
-        raise UserError(f"{folder} holds {entries[0].name} but no run; nothing is removed, choose another folder")
-    with writing(folder):
-        for path in entries:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _check_config(folder: Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
-    path = folder / _CONFIG
-    if not path.exists():
-        return
-    try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path} ({error}); restore it, or start the run afresh") from error
-    old, new = _flat(clean(stored)), _flat(clean(config))
-    changes = [
-        f"{key} = {old.get(key, 'absent')} there and {new.get(key, 'absent')} now"
-        for key in dict.fromkeys([*new, *old])
-        if (key not in old or key not in new or old[key] != new[key]) and not _covered(key, may_differ)
-    ]
-    if changes:
-        more = f" and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
-        shown = ", ".join(changes[:_SHOWN_DIFFERENCES])
-        raise UserError(
-            f"{folder} was made with another configuration: {shown}{more}; "
-            "use that one, choose another run folder, or start afresh"
-        )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values; an empty section is a value."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {
-        dotted: leaf
-        for key, item in value.items()
-        for dotted, leaf in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
-
-
-def _covered(key: str, names: Collection[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def _names(stages: list[FinishedStage]) -> str:
-    return ", ".join(stage.name for stage in stages) or "none"

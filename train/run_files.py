@@ -60,14 +60,29 @@ def clean(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
 
 
+def to_text(value: Any, indent: int | None = None) -> str:
+    """Valid JSON, as `clean` makes it; a value without a number that is not finite is not copied for it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+    except ValueError:  # not finite, somewhere
+        return json.dumps(clean(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    """`clean` for what the JSON encoder does not know, one level deep."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    return dict(value) if isinstance(value, Mapping) else clean(value)
+
+
 def to_line(value: Any) -> bytes:
     """One line of valid JSON, newline included."""
-    return (json.dumps(clean(value), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (to_text(value) + "\n").encode()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes one JSON value; the file is the old or the new one at any moment, through a crash too."""
-    write_text(path, json.dumps(clean(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    write_text(path, to_text(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

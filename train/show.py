@@ -21,8 +21,9 @@ import rich.table
 
 from o1coder_jax import checkpoint
 from o1coder_jax.errors import UserError, run_command
-from train.run import METRICS, FinishedStage, committed_sizes, finished_stages
+from train.run import METRICS
 from train.run_files import read_json, read_lines
+from train.run_stages import FinishedStage, committed_sizes, finished_stages
 
 _ITERATION = re.compile(r"(\d+)-(.+)")
 

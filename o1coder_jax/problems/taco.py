@@ -26,6 +26,7 @@ from o1coder_jax.problems.rows import HugeInteger, Row, parse_json, read_rows
 from o1coder_jax.problems.selection import Rejected
 from o1coder_jax.records import Form, Problem, TestCase, content_hash
 
+MAX_DEPTH = 100  # of nested lists in arguments and values; what is deeper cannot be written as JSON everywhere
 _META_FIELDS = ("name", "url", "source", "tags", "skill_types", "time_limit", "memory_limit")
 
 
@@ -158,14 +159,16 @@ def _refuse_defects(value: Any, what: str) -> None:
 
 
 def _defect(value: Any) -> str | None:
-    """What in a JSON value cannot be stored or compared; a stack, because rows may be nested deeply."""
-    stack = [value]
+    """What in a JSON value cannot be stored or compared. No recursion: rows may be nested deeply."""
+    stack = [(value, 0)]
     while stack:
-        item = stack.pop()
+        item, depth = stack.pop()
+        if depth > MAX_DEPTH:
+            return f"more than {MAX_DEPTH} levels of lists"
         if isinstance(item, dict):
-            stack += [*item.keys(), *item.values()]
+            stack += [(part, depth + 1) for pair in item.items() for part in pair]
         elif isinstance(item, list):
-            stack += item
+            stack += [(part, depth + 1) for part in item]
         elif isinstance(item, HugeInteger):
             return f"an integer of {item.digits} digits"
         elif isinstance(item, float) and math.isnan(item):

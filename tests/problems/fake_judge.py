@@ -41,9 +41,11 @@ class FakeJudge:
             if result.verdict is Verdict.ACCEPTED and not same(value, test.output, submission.compare):
                 result = TestResult(Verdict.WRONG_ANSWER)
             results.append(result)
+            if submission.stop_at_failure and result.verdict is not Verdict.ACCEPTED:
+                break
         failed = [result.verdict for result in results if result.verdict is not Verdict.ACCEPTED]
         verdict = failed[0] if failed else Verdict.ACCEPTED
-        return Judgement(verdict, True, len(results) - len(failed), len(results), tuple(results))
+        return Judgement(verdict, True, len(results) - len(failed), len(submission.tests), tuple(results))
 
 
 def run(code: str, given: Any, fn_name: str | None) -> tuple[TestResult, Any]:
@@ -66,13 +68,21 @@ def run(code: str, given: Any, fn_name: str | None) -> tuple[TestResult, Any]:
 
 
 def same(value: Any, expected: Any, compare: dict[str, Any]) -> bool:
-    """Exact values or tokens; with `compare` numbers within the tolerances."""
+    """Exact values or tokens; in mode `float` numbers within the tolerances."""
     if isinstance(value, str) and isinstance(expected, str):
         found, wanted = value.split(), expected.split()
-        return len(found) == len(wanted) and all(
-            a == b or (compare.get("mode") == "float" and math.isclose(float(a), float(b), abs_tol=compare["abs"]))
-            for a, b in zip(found, wanted, strict=True)
-        )
-    if compare.get("mode") == "float" and isinstance(value, float) and isinstance(expected, float):
+        return len(found) == len(wanted) and all(map(same_word, found, wanted, [compare] * len(found)))
+    if isinstance(value, list) and isinstance(expected, list):
+        return len(value) == len(expected) and all(map(same, value, expected, [compare] * len(value)))
+    if compare.get("mode") == "float" and {type(value), type(expected)} <= {int, float}:
         return math.isclose(value, expected, rel_tol=compare["rel"], abs_tol=compare["abs"])
     return type(value) is type(expected) and bool(value == expected)
+
+
+def same_word(value: str, expected: str, compare: dict[str, Any]) -> bool:
+    if compare.get("mode") != "float" or value == expected:
+        return value == expected
+    try:
+        return math.isclose(float(value), float(expected), rel_tol=compare["rel"], abs_tol=compare["abs"])
+    except ValueError:
+        return False

@@ -11,9 +11,10 @@ import pytest
 
 from o1coder_jax.problems import ProblemsConfig
 from o1coder_jax.problems.selection import Rejected
-from o1coder_jax.records import Form, Problem, TestCase, Verdict
+from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
+from sandbox.pool import Submission
 from tests.problems.fake_judge import FakeJudge
-from train.gold import FLOAT_COMPARISON, checked_parts, gold_filter
+from train.gold import EQUAL_NUMBERS_COMPARISON, FLOAT_COMPARISON, checked_parts, gold_filter
 
 DOUBLE = "print(2 * int(input()))"
 TRIPLE = "print(3 * int(input()))"
@@ -51,11 +52,11 @@ def test_right_reference_is_kept() -> None:
 def test_verdicts_of_all_references_are_recorded() -> None:
     gold = kept(stdin_problem({0: 0, 5: 10}, DOUBLE, TRIPLE, BROKEN)).meta["gold"]
     assert gold["verdicts"] == [
-        {"verdict": "accepted", "passed": 2, "total": 2},
-        {"verdict": "wrong_answer", "passed": 1, "total": 2},
-        {"verdict": "compile_error", "passed": 0, "total": 2},
+        {"verdict": "accepted", "passed": 2, "run": 2, "total": 2},
+        {"verdict": "wrong_answer", "passed": 1, "run": 2, "total": 2},
+        {"verdict": "compile_error", "passed": 0, "run": 0, "total": 2},
     ]
-    assert (gold["references"], gold["run"], gold["expected"], gold["comparison"]) == (3, 3, "as given", "exact")
+    assert (gold["references"], gold["run"], gold["expected"], gold["comparison"]) == (3, 3, "as given", "default")
 
 
 def test_only_passing_references_stay() -> None:
@@ -80,6 +81,10 @@ def test_crash_is_named() -> None:
 
 def test_reference_that_does_not_compile() -> None:
     assert rejected(stdin_problem({1: 2}, BROKEN)).reason == "no reference solution passes: they do not compile"
+
+
+def test_not_compiling_is_said_only_when_none_compiles() -> None:
+    assert rejected(stdin_problem({1: 2}, BROKEN, TRIPLE)).reason.endswith("best 0 of 1 tests; test 1 wrong_answer")
 
 
 def test_problem_without_references() -> None:
@@ -107,7 +112,9 @@ def test_number_of_references_run_is_bounded_and_recorded() -> None:
 
 def test_misordered_tests_are_called_so() -> None:
     problem = stdin_problem({1: 4, 2: 6, 3: 8, 4: 2}, DOUBLE)
-    assert rejected(problem).reason.endswith("; 4 of 4 are outputs of other inputs: tests look misordered")
+    assert rejected(problem).reason.endswith(
+        "; 4 of 4 wrong answers are outputs of other inputs: tests look misordered"
+    )
 
 
 def test_wrong_reference_is_not_called_misordered() -> None:
@@ -121,7 +128,7 @@ def test_yes_or_no_answers_are_not_called_misordered() -> None:
 
 def test_misordered_calls_with_wrapped_values() -> None:
     problem = call_problem([([1], [3]), ([2], [4]), ([3], [2])], "def f(n):\n    return n + 1")
-    assert "3 of 3 are outputs of other inputs" in rejected(problem).reason
+    assert "3 of 3 wrong answers are outputs of other inputs" in rejected(problem).reason
 
 
 def test_wrapped_expected_values_are_unwrapped_everywhere() -> None:
@@ -140,7 +147,7 @@ def test_lists_of_one_that_are_really_returned_stay() -> None:
 def test_no_unwrapping_when_some_values_are_not_wrapped() -> None:
     judge = FakeJudge()
     rejected(call_problem([([1], [2]), ([4], 8)], "def f(a):\n    return 2 * a"), judge)
-    assert len(judge.submissions) == 1
+    assert {submission.tests[0].output[0] for submission in judge.submissions} == {2}
 
 
 def test_wrapped_lists_lose_one_level_only() -> None:
@@ -150,17 +157,44 @@ def test_wrapped_lists_lose_one_level_only() -> None:
 def test_float_tolerance_on_stdin() -> None:
     problem = kept(stdin_problem({1: "0.333333", 2: "0.666667"}, "print(int(input()) / 3)"))
     assert problem.compare == FLOAT_COMPARISON
-    assert problem.meta["gold"]["comparison"] == "float"
+    assert problem.meta["gold"]["comparison"] == FLOAT_COMPARISON
 
 
 def test_no_tolerance_when_exact_comparison_passes() -> None:
     assert kept(stdin_problem({1: "0.5"}, "print(int(input()) / 2)")).compare == {}
 
 
-def test_no_tolerance_for_integers() -> None:
+def test_integers_get_no_tolerance() -> None:
+    program = "print(int(input()) + 1)"
+    assert "wrong_answer" in rejected(stdin_problem({1000000000: 1000000000}, program)).reason
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        stdin_problem({4: 2, 10: 5}, "print(int(input()) / 2)"),
+        call_problem([([4], [2]), ([10], [5])], "def f(a):\n    return a / 2"),
+    ],
+)
+def test_whole_floats_pass_for_integers(problem: Problem) -> None:
+    assert kept(problem).compare == EQUAL_NUMBERS_COMPARISON
+
+
+def test_texts_without_numbers_are_compared_once() -> None:
     judge = FakeJudge()
-    rejected(stdin_problem({1: 3}, DOUBLE), judge)
-    assert len(judge.submissions) == 1
+    rejected(stdin_problem({1: "no"}, "print('yes')"), judge)
+    assert {json.dumps(submission.compare) for submission in judge.submissions} == {"{}"}
+
+
+def test_slow_references_are_not_run_to_the_end() -> None:
+    class SlowJudge(FakeJudge):
+        def _judge(self, submission: Submission) -> Judgement:
+            self.submissions.append(submission)
+            return Judgement(Verdict.TIME_LIMIT, True, 0, 2, (TestResult(Verdict.TIME_LIMIT),))
+
+    judge = SlowJudge()
+    assert rejected(stdin_problem({1: 2, 2: 4}, DOUBLE), judge).reason.endswith("test 1 time_limit")
+    assert all(submission.stop_at_failure for submission in judge.submissions)
 
 
 def test_tolerance_and_unwrapping_together() -> None:
@@ -184,7 +218,7 @@ def test_leetcode_names_are_brought_into_scope() -> None:
 def test_plain_functions_that_crash_get_no_imports() -> None:
     judge = FakeJudge()
     assert rejected(call_problem([([1], 2)], "def f(a):\n    return List"), judge).reason.endswith("runtime_error")
-    assert len(judge.submissions) == 1
+    assert not [submission for submission in judge.submissions if "import" in submission.code]
 
 
 def test_failed_machinery_is_tried_again() -> None:

@@ -187,6 +187,14 @@ def test_half_a_surrogate_in_a_statement_can_be_written(tmp_path: Path) -> None:
     assert write_jsonl(tmp_path / "out.jsonl", [problem]) == 1
 
 
+def test_deep_nesting_makes_a_test_unusable(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(500):
+        deep = [deep]
+    problem = one(tmp_path, call_row(inputs=[[1, 2], [3, 4]], outputs=[deep, 7]))
+    assert problem.meta["unusable_tests"] == ["test 1: output holds more than 100 levels of lists"]
+
+
 def test_null_input_is_unusable(tmp_path: Path) -> None:
     assert one(tmp_path, call_row(inputs=[None, [1, 2]], outputs=[0, 3])).tests == (TestCase([1, 2], 3),)
 

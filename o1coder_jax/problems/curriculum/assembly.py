@@ -65,6 +65,9 @@ class _Assembly:
         self._tried: set[Template] = set()
         self._known: set[bytes] = set()
         self._used: collections.Counter[str] = collections.Counter()
+        self._used_in: dict[str, collections.Counter[tuple[str, bool]]] = {
+            name: collections.Counter() for name in PART_NAMES
+        }
         self._made: dict[str, list[Problem]] = {name: [] for name in PART_NAMES}
 
     def fill(self, length: int, missing: dict[str, int]) -> None:
@@ -80,7 +83,7 @@ class _Assembly:
         self._tried.add(template)
         kind, names = template
         found = [behaviour for item in instances(names) if (behaviour := examine(kind, item)) is not None]
-        part = self._choose_part(found, missing)
+        part = self._choose_part(names, found, missing)
         if part is None:
             return False
         self.parting.place(found, part)
@@ -89,18 +92,23 @@ class _Assembly:
         self._made[part].extend(problems)
         missing[part] -= len(problems)
         self._used.update({name: len(problems) for name in (kind, *names)})
+        self._used_in[part].update({(name, name == names[0]): len(problems) for name in names})
         return bool(problems)
 
-    def _choose_part(self, found: list[Behaviour], missing: dict[str, int]) -> str | None:
-        """The part that the group already has, or one at random by what is missing; None if there is no way."""
+    def _choose_part(self, names: tuple[str, ...], found: list[Behaviour], missing: dict[str, int]) -> str | None:
+        """The part that the group already has, else the one that lacks its operations most; None if all are full."""
         if not found:
             return None
         linked = self.parting.parts_of(found)
         if len(linked) > 1:
             self.parting.refused += 1
             return None
-        part = linked.pop() if linked else self._rng.choices(PART_NAMES, [missing[name] for name in PART_NAMES])[0]
-        return part if missing[part] else None
+        ways = [part for part in linked or PART_NAMES if missing[part]]
+        return min(ways, key=lambda part: self._plenty(part, names), default=None)
+
+    def _plenty(self, part: str, names: tuple[str, ...]) -> float:
+        """How common these operations, first or later, are in a part, by its size: keeps the parts alike."""
+        return sum(self._used_in[part][name, name == names[0]] for name in names) / self._config.size(part)
 
     def _make_problems(self, template: Template, found: list[Behaviour], wanted: int) -> list[Problem]:
         problems: list[Problem] = []

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -151,5 +152,4 @@ def _idle(kind: Kind, composition: Composition, index: int, outputs: list[Value]
     if kinds_of([clause.operation for clause in rest], kind) is None:
         return False
     shorter = _outputs(kind, rest)
-    changed = sum(str(one) != str(other) for one, other in zip(outputs, shorter, strict=True))
-    return changed < MIN_CHANGE * len(outputs)
+    return sum(map(operator.ne, outputs, shorter)) < MIN_CHANGE * len(outputs)

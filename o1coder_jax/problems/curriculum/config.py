@@ -22,7 +22,7 @@ class TeacherConfig:
       random_correct: of the right variant in all other cells; what is left goes to the mistakes.
     """
 
-    systematic_share: float = 0.4
+    systematic_share: float = 0.43
     systematic_mistake: float = 0.55
     systematic_correct: float = 0.25
     random_correct: float = 0.8

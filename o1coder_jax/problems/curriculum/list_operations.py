@@ -16,28 +16,12 @@ def _placed(name: str, expression: str) -> Variant:
     return Variant(name, f"each {expression}", f"[{expression} for i, x in enumerate(a)]")
 
 
-def _first_seen(name: str, rest: str) -> Variant:
-    return Variant(name, f"keep x not in {rest}", f"[x for i, x in enumerate(a) if x not in {rest}]")
-
-
-def _prefixes(name: str, expression: str) -> Variant:
-    return Variant(name, f"each {expression}", f"[{expression} for i in range(len(a))]")
-
-
-def _pairs(name: str, expression: str) -> Variant:
-    return Variant(name, f"pairs {expression}", f"[{expression} for x, y in zip(a, a[1:])]")
-
-
-def _rising(name: str, condition: str) -> Variant:
-    return Variant(name, f"keep {condition}", f"[y for x, y in zip(a, a[1:]) if {condition}]")
+def _kept(name: str, condition: str) -> Variant:
+    return Variant(name, f"keep {condition}", f"[x for i, x in enumerate(a) if {condition}]")
 
 
 def _count(name: str, condition: str) -> Variant:
     return Variant(name, f"count {condition}", f"sum({condition} for x in a)")
-
-
-def _joined(name: str, expression: str) -> Variant:
-    return Variant(name, f"text {expression}", f"''.join({expression} for x in a)")
 
 
 ELEMENTS = (
@@ -45,7 +29,7 @@ ELEMENTS = (
         "keep_above",
         _LIST,
         (0, 3, 5),
-        ("keep numbers above {k}", "only numbers over {k} stay", "drop numbers up to {k}"),
+        ("keep numbers above {k}", "only numbers over {k} stay", "drop each up to {k}"),
         keep(CORRECT, "x > {k}"),
         (
             keep("wrong_comparison", "x >= {k}"),
@@ -57,7 +41,7 @@ ELEMENTS = (
         "keep_below",
         _LIST,
         (3, 5, 8),
-        ("keep numbers below {k}", "only numbers under {k} stay", "drop numbers from {k} up"),
+        ("keep numbers below {k}", "only numbers under {k} stay", "drop each from {k} up"),
         keep(CORRECT, "x < {k}"),
         (
             keep("wrong_comparison", "x <= {k}"),
@@ -69,7 +53,7 @@ ELEMENTS = (
         "keep_multiples",
         _LIST,
         (2, 3, 4),
-        ("keep multiples of {k}", "only multiples of {k} stay", "drop what {k} does not divide"),
+        ("keep multiples of {k}", "only multiples of {k} stay", "drop all but multiples of {k}"),
         keep(CORRECT, "x % {k} == 0"),
         (keep("wrong_end", "x % {k} != 0"), keep("off_by_one", "x % {k+1} == 0")),
     ),
@@ -77,7 +61,7 @@ ELEMENTS = (
         "add",
         _LIST,
         (1, 2, 4),
-        ("add {k} to each", "raise each by {k}", "each grows by {k}"),
+        ("add {k} to each", "raise each by {k}", "each plus {k}"),
         each(CORRECT, "x + {k}"),
         (each("wrong_sign", "x - {k}"), each("off_by_one", "x + {k+1}")),
     ),
@@ -85,7 +69,7 @@ ELEMENTS = (
         "multiply",
         _LIST,
         (2, 3, 5),
-        ("multiply each by {k}", "each times {k}", "scale each by {k}"),
+        ("multiply each by {k}", "each times {k}", "take {k} times each"),
         each(CORRECT, "x * {k}"),
         (each("wrong_operation", "x + {k}"), each("off_by_one", "x * {k+1}")),
     ),
@@ -93,7 +77,7 @@ ELEMENTS = (
         "square",
         _LIST,
         (None,),
-        ("square each", "each times itself", "replace each by its square"),
+        ("square each", "each times itself", "the square of each"),
         each(CORRECT, "x * x"),
         (each("wrong_operation", "x + x"), each("sign_kept", "x * abs(x)")),
     ),
@@ -101,7 +85,7 @@ ELEMENTS = (
         "magnitude",
         _LIST,
         (None,),
-        ("make each positive", "absolute value of each", "drop the minus signs"),
+        ("drop the sign of each", "size of each", "each without sign"),
         each(CORRECT, "abs(x)"),
         (each("wrong_sign", "-x"), keep("negatives_dropped", "x >= 0")),
     ),
@@ -109,7 +93,7 @@ ELEMENTS = (
         "cap",
         _LIST,
         (4, 7, 9),
-        ("cap each at {k}", "lower each above {k} to {k}", "limit each to at most {k}"),
+        ("cap each at {k}", "lower each to {k} at most", "each up to {k} at most"),
         each(CORRECT, "min(x, {k})"),
         (each("wrong_end", "max(x, {k})"), keep("dropped", "x <= {k}"), each("off_by_one", "min(x, {k-1})")),
     ),
@@ -117,7 +101,7 @@ ELEMENTS = (
         "remainder",
         _LIST,
         (3, 4, 7),
-        ("take each modulo {k}", "each mod {k}", "remainders by {k}"),
+        ("take each mod {k}", "each mod {k}", "the rest of each by {k}"),
         each(CORRECT, "x % {k}"),
         (each("sign_ignored", "abs(x) % {k}"), each("wrong_operation", "x // {k}")),
     ),
@@ -125,7 +109,7 @@ ELEMENTS = (
         "add_place",
         _LIST,
         (None,),
-        ("add its index to each", "each plus its index", "raise each by its index"),
+        ("add its place to each", "each plus its place, from 0", "raise each by its place"),
         _placed(CORRECT, "x + i"),
         (_placed("off_by_one", "x + i + 1"), _placed("wrong_operation", "x * i")),
     ),
@@ -136,7 +120,7 @@ ORDER = (
         "reverse",
         _SAME,
         (None,),
-        ("reverse it", "turn it around", "put it back to front"),
+        ("reverse it", "turn it around", "last to first"),
         Variant(CORRECT, "reverse", "a[::-1]"),
         (
             Variant("off_by_one", "reverse without last", "a[-2::-1]"),
@@ -147,7 +131,7 @@ ORDER = (
         "sort_up",
         _LIST,
         (None,),
-        ("sort up", "sort, smallest first", "put in rising order"),
+        ("sort up", "sort, smallest first", "order up"),
         Variant(CORRECT, "sort", "sorted(a)"),
         (
             Variant("duplicates_dropped", "sort set", "sorted(set(a))"),
@@ -158,7 +142,7 @@ ORDER = (
         "sort_down",
         _LIST,
         (None,),
-        ("sort down", "sort, largest first", "put in falling order"),
+        ("sort down", "sort, largest first", "order down"),
         Variant(CORRECT, "sort down", "sorted(a)[::-1]"),
         (
             Variant("wrong_end", "sort", "sorted(a)"),
@@ -169,15 +153,18 @@ ORDER = (
         "unique",
         _LIST,
         (None,),
-        ("drop repeats", "keep only first copies", "each number once, in order"),
-        _first_seen(CORRECT, "a[:i]"),
-        (_first_seen("wrong_end", "a[i + 1:]"), _first_seen("neighbours_only", "a[:i][-1:]")),
+        ("drop repeats", "keep first copies", "each number once"),
+        _kept(CORRECT, "x not in a[:i]"),
+        (
+            _kept("wrong_end", "x not in a[i + 1:]"),
+            _kept("neighbours_only", "x not in a[i - 1:i]"),
+        ),
     ),
     Operation(
         "take",
         _SAME,
         (2, 3, 4),
-        ("keep the first {k}", "take {k} from the front", "only the first {k} stay"),
+        ("keep the first {k}", "take the first {k}", "only the first {k} stay"),
         Variant(CORRECT, "first {k}", "a[:{k}]"),
         (Variant("off_by_one", "first {k+1}", "a[:{k+1}]"), Variant("wrong_end", "last {k}", "a[-{k}:]")),
     ),
@@ -185,7 +172,7 @@ ORDER = (
         "skip",
         _SAME,
         (1, 2, 3),
-        ("skip the first {k}", "drop {k} from the front", "cut off the first {k}"),
+        ("skip the first {k}", "drop the first {k}", "all but the first {k}"),
         Variant(CORRECT, "without first {k}", "a[{k}:]"),
         (
             Variant("off_by_one", "without first {k+1}", "a[{k+1}:]"),
@@ -196,7 +183,7 @@ ORDER = (
         "take_last",
         _SAME,
         (2, 3, 4),
-        ("keep the last {k}", "take {k} from the end", "only the last {k} stay"),
+        ("keep the last {k}", "take the last {k}", "only the last {k} stay"),
         Variant(CORRECT, "last {k}", "a[-{k}:]"),
         (Variant("off_by_one", "last {k+1}", "a[-{k+1}:]"), Variant("wrong_end", "first {k}", "a[:{k}]")),
     ),
@@ -204,7 +191,7 @@ ORDER = (
         "skip_last",
         _SAME,
         (1, 2, 3),
-        ("skip the last {k}", "drop {k} from the end", "cut off the last {k}"),
+        ("skip the last {k}", "drop the last {k}", "all but the last {k}"),
         Variant(CORRECT, "without last {k}", "a[:-{k}]"),
         (
             Variant("off_by_one", "without last {k+1}", "a[:-{k+1}]"),
@@ -215,7 +202,7 @@ ORDER = (
         "every",
         _SAME,
         (2, 3),
-        ("keep each {k}th from the first", "step {k} from the first", "from the first on, one in {k}"),
+        ("keep one in {k} from the first", "take steps of {k} from the first", "only one in {k} stay, first too"),
         Variant(CORRECT, "step {k} from 0", "a[::{k}]"),
         (Variant("off_by_one", "step {k} from {k-1}", "a[{k-1}::{k}]"), Variant("wrong_end", "step -{k}", "a[::-{k}]")),
     ),
@@ -223,7 +210,7 @@ ORDER = (
         "rotate",
         _SAME,
         (1, 2, 3),
-        ("rotate left by {k}", "move the first {k} to the end", "shift left by {k}, wrap around"),
+        ("rotate left by {k}", "move the first {k} to the end", "turn left by {k}"),
         Variant(CORRECT, "rotate left {k}", "a[{k}:] + a[:{k}]"),
         (
             Variant("wrong_end", "rotate right {k}", "a[-{k}:] + a[:-{k}]"),
@@ -234,7 +221,7 @@ ORDER = (
         "mirror",
         _SAME,
         (None,),
-        ("append its reverse", "mirror it", "add its reverse at the end"),
+        ("add its reverse", "mirror it", "add its reverse to the end"),
         Variant(CORRECT, "a + reverse", "a + a[::-1]"),
         (Variant("swapped_order", "reverse + a", "a[::-1] + a"), part("not_reversed", "a + a")),
     ),
@@ -245,25 +232,34 @@ NEIGHBOURS = (
         "running_sums",
         _LIST,
         (None,),
-        ("take running sums", "sum up to each", "replace each by the sum so far"),
-        _prefixes(CORRECT, "sum(a[:i + 1])"),
-        (_prefixes("off_by_one", "sum(a[:i])"), _prefixes("wrong_end", "sum(a[i:])")),
+        ("take running sums", "each is the sum so far", "add up to each"),
+        _placed(CORRECT, "sum(a[:i + 1])"),
+        (
+            _placed("off_by_one", "sum(a[:i])"),
+            _placed("wrong_end", "sum(a[i:])"),
+        ),
     ),
     Operation(
         "differences",
         _LIST,
         (None,),
-        ("take differences", "each next minus this", "steps between neighbours"),
-        _pairs(CORRECT, "y - x"),
-        (_pairs("wrong_sign", "x - y"), _pairs("sign_ignored", "abs(y - x)")),
+        ("each minus the one before, wrap", "take off the one before, wrap", "steps from the one before, wrap"),
+        _placed(CORRECT, "x - a[i - 1]"),
+        (
+            _placed("wrong_sign", "a[i - 1] - x"),
+            _placed("wrong_operation", "x + a[i - 1]"),
+        ),
     ),
     Operation(
         "rises",
         _LIST,
         (None,),
-        ("keep those above the one before", "only rises stay", "keep what tops its left neighbour"),
-        _rising(CORRECT, "y > x"),
-        (_rising("wrong_comparison", "y >= x"), _rising("wrong_end", "y < x")),
+        ("keep each above the one before, wrap", "only those above the one before stay, wrap", "keep rises, wrap"),
+        _kept(CORRECT, "x > a[i - 1]"),
+        (
+            _kept("wrong_comparison", "x >= a[i - 1]"),
+            _kept("wrong_end", "x < a[i - 1]"),
+        ),
     ),
 )
 
@@ -272,7 +268,7 @@ TO_NUMBER = (
         "sum",
         _NUMBER,
         (None,),
-        ("take the sum", "add them up", "the total"),
+        ("take the sum", "add them up", "the sum of all"),
         Variant(CORRECT, "sum", "sum(a)"),
         (
             Variant("off_by_one", "sum without first", "sum(a[1:])"),
@@ -283,31 +279,29 @@ TO_NUMBER = (
         "maximum",
         _NUMBER,
         (None,),
-        ("take the largest, or 0", "the maximum, or 0", "the biggest, 0 if none"),
-        Variant(CORRECT, "max or 0", "max(a, default=0)"),
+        ("take the largest, or 0", "the largest, 0 if none", "largest number, or 0"),
+        Variant(CORRECT, "max or 0", "max(a) if a else 0"),
         (
             Variant("forgotten_empty", "max", "max(a)"),
-            Variant("wrong_end", "min or 0", "min(a, default=0)"),
-            Variant("wrong_start", "max with 0", "max(a + [0])"),
+            Variant("wrong_end", "min or 0", "min(a) if a else 0"),
         ),
     ),
     Operation(
         "minimum",
         _NUMBER,
         (None,),
-        ("take the smallest, or 0", "the minimum, or 0", "the least, 0 if none"),
-        Variant(CORRECT, "min or 0", "min(a, default=0)"),
+        ("take the smallest, or 0", "the smallest, 0 if none", "smallest number, or 0"),
+        Variant(CORRECT, "min or 0", "min(a) if a else 0"),
         (
             Variant("forgotten_empty", "min", "min(a)"),
-            Variant("wrong_end", "max or 0", "max(a, default=0)"),
-            Variant("wrong_start", "min with 0", "min(a + [0])"),
+            Variant("wrong_end", "max or 0", "max(a) if a else 0"),
         ),
     ),
     Operation(
         "length",
         _LENGTH,
         (None,),
-        ("take the length", "count them", "how many there are"),
+        ("take the length", "count them", "how many"),
         Variant(CORRECT, "length", "len(a)"),
         (
             Variant("off_by_one", "length - 1", "len(a) - 1"),
@@ -318,7 +312,7 @@ TO_NUMBER = (
         "distinct",
         _LENGTH,
         (None,),
-        ("count different ones", "how many different ones", "the number of kinds"),
+        ("count different ones", "how many different", "take the different count"),
         Variant(CORRECT, "length of set", "len(set(a))"),
         (Variant("duplicates_kept", "length", "len(a)"), Variant("off_by_one", "length of set - 1", "len(set(a)) - 1")),
     ),
@@ -326,7 +320,7 @@ TO_NUMBER = (
         "count_above",
         _NUMBER,
         (0, 2, 4),
-        ("count numbers above {k}", "how many are over {k}", "the count of those over {k}"),
+        ("count numbers above {k}", "how many above {k}", "count those over {k}"),
         _count(CORRECT, "x > {k}"),
         (_count("wrong_comparison", "x >= {k}"), _count("wrong_end", "x < {k}")),
     ),
@@ -334,7 +328,7 @@ TO_NUMBER = (
         "first",
         _NUMBER,
         (None,),
-        ("take the first, or 0", "the front one, or 0", "the first, 0 if none"),
+        ("take the first, or 0", "the first, 0 if none", "first one, or 0"),
         Variant(CORRECT, "first or 0", "a[0] if a else 0"),
         (Variant("forgotten_empty", "first", "a[0]"), Variant("wrong_end", "last or 0", "a[-1] if a else 0")),
     ),
@@ -342,20 +336,9 @@ TO_NUMBER = (
         "last",
         _NUMBER,
         (None,),
-        ("take the last, or 0", "the end one, or 0", "the last, 0 if none"),
+        ("take the last, or 0", "the last, 0 if none", "last one, or 0"),
         Variant(CORRECT, "last or 0", "a[-1] if a else 0"),
         (Variant("forgotten_empty", "last", "a[-1]"), Variant("wrong_end", "first or 0", "a[0] if a else 0")),
-    ),
-    Operation(
-        "alternating",
-        _NUMBER,
-        (None,),
-        ("take the alternating sum", "first minus second plus third ...", "add and subtract in turn"),
-        Variant(CORRECT, "even places - odd places", "sum(a[::2]) - sum(a[1::2])"),
-        (
-            Variant("wrong_sign", "odd places - even places", "sum(a[1::2]) - sum(a[::2])"),
-            Variant("half_forgotten", "sum of even places", "sum(a[::2])"),
-        ),
     ),
 )
 
@@ -364,28 +347,12 @@ TO_TEXT = (
         "join",
         _TEXT,
         ("-", "+", ":"),
-        ("join with {k}", "write with {k} between", "glue with {k}"),
+        ("join with {k}", "join all with {k}", "write with {k} between"),
         Variant(CORRECT, "join '{k}'", "'{k}'.join(map(str, a))"),
         (
             Variant("off_by_one", "text str(x) + '{k}'", "''.join(str(x) + '{k}' for x in a)"),
             Variant("separator_forgotten", "join ''", "''.join(map(str, a))"),
         ),
-    ),
-    Operation(
-        "letters",
-        _TEXT,
-        (None,),
-        ("letter of each, 0 is a, 26 wraps", "turn to letters, a for 0, mod 26", "spell: 0 is a, up to z, wrap"),
-        _joined(CORRECT, "chr(x % 26 + 97)"),
-        (_joined("off_by_one", "chr(x % 26 + 96)"), _joined("wrong_case", "chr(x % 26 + 65)")),
-    ),
-    Operation(
-        "signs",
-        _TEXT,
-        (None,),
-        ("write - if negative, else +", "signs as text, + for 0", "+ or - for each, 0 is +"),
-        _joined(CORRECT, "'+-'[x < 0]"),
-        (_joined("wrong_comparison", "'+-'[x <= 0]"), _joined("wrong_sign", "'-+'[x < 0]")),
     ),
 )
 

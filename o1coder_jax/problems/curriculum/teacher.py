@@ -7,7 +7,9 @@ faithfully, so the program does what the pseudocode says.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Sequence
 
@@ -16,13 +18,16 @@ from o1coder_jax.problems.curriculum.behaviour import CRASHES, run
 from o1coder_jax.problems.curriculum.catalogue import OPERATIONS, operation
 from o1coder_jax.problems.curriculum.config import CurriculumConfig, TeacherConfig
 from o1coder_jax.problems.curriculum.operations import CORRECT, Operation, Variant
-from o1coder_jax.problems.curriculum.task import CONTEXTS, FIRST, Task, read_inputs, task_of
+from o1coder_jax.problems.curriculum.parting import draw_template
+from o1coder_jax.problems.curriculum.task import CONTEXTS, FIRST, LATER, Task, read_inputs, task_of
 from o1coder_jax.problems.curriculum.values import INPUT_KINDS, to_stdout
 from o1coder_jax.records import Form, Problem
 
 Cell = tuple[str, str]
 """Operation and context."""
 
+CANDIDATES = 41
+REFERENCE_PATHS = 600
 STRATUM = 5
 """Neighbouring cells of the catalogue that share out their systematic ones, so that seeds are alike."""
 
@@ -131,7 +136,29 @@ def _spread(favoured: dict[str, float], others: Sequence[str]) -> dict[str, floa
     return favoured | dict.fromkeys(others, rest)
 
 
+@functools.cache
+def _reference_paths() -> list[list[Cell]]:
+    """Cells of templates like those of a default curriculum, the same in every run."""
+    rng = random.Random("teacher/reference")
+    used: collections.Counter[str] = collections.Counter()
+    paths: list[list[Cell]] = []
+    while len(paths) < REFERENCE_PATHS:
+        template = draw_template(2 + len(paths) % 3, used, rng)
+        if template is not None:
+            kind, names = template
+            used.update((kind, *names))
+            paths.append([(name, FIRST if index == 0 else LATER) for index, name in enumerate(names)])
+    return paths
+
+
 def _draw_habits(share: float, rng: random.Random) -> dict[Cell, str]:
+    """The draw, out of `CANDIDATES`, with the median share of untouched reference paths: no seed is an odd one."""
+    candidates = [_draw_candidate(share, rng) for _ in range(CANDIDATES)]
+    candidates.sort(key=lambda habits: sum(habits.keys().isdisjoint(path) for path in _reference_paths()))
+    return candidates[CANDIDATES // 2]
+
+
+def _draw_candidate(share: float, rng: random.Random) -> dict[Cell, str]:
     """Marks `share` of the cells, evenly along the catalogue, and draws a mistake for each."""
     everywhere = cells()
     marked: list[Cell] = []

@@ -14,8 +14,8 @@ def _letters(name: str, expression: str) -> Variant:
     return Variant(name, f"letters {expression}", f"''.join({expression} for c in a)")
 
 
-def _first_seen(name: str, rest: str) -> Variant:
-    return Variant(name, f"keep c not in {rest}", f"''.join(c for i, c in enumerate(a) if c not in {rest})")
+def _kept(name: str, condition: str) -> Variant:
+    return Variant(name, f"keep {condition}", f"''.join(c for i, c in enumerate(a) if {condition})")
 
 
 def _count(name: str, condition: str) -> Variant:
@@ -37,39 +37,51 @@ TO_TEXT = (
         "upper",
         _TEXT,
         (None,),
-        ("make it upper case", "all letters large", "use capitals"),
+        ("make it upper case", "all upper case", "write it upper"),
         Variant(CORRECT, "upper", "a.upper()"),
-        (Variant("first_only", "capitalize", "a.capitalize()"), Variant("wrong_end", "lower", "a.lower()")),
+        (
+            Variant("swapped", "swapcase", "a.swapcase()"),
+            Variant("wrong_end", "lower", "a.lower()"),
+        ),
     ),
     Operation(
         "lower",
         _TEXT,
         (None,),
-        ("make it lower case", "all letters small", "use no capitals"),
+        ("make it lower case", "all lower case", "write it lower"),
         Variant(CORRECT, "lower", "a.lower()"),
-        (Variant("swapped", "swapcase", "a.swapcase()"), Variant("wrong_end", "upper", "a.upper()")),
+        (
+            Variant("swapped", "swapcase", "a.swapcase()"),
+            Variant("wrong_end", "upper", "a.upper()"),
+        ),
     ),
     Operation(
         "only_letters",
         _TEXT,
         (None,),
-        ("keep letters only", "only letters stay", "drop all but letters"),
+        ("keep letters", "only letters stay", "drop all but letters"),
         keep_letters(CORRECT, "c.isalpha()"),
-        (keep_letters("case_ignored", "c.islower()"), keep_letters("digits_kept", "c.isalnum()")),
+        (
+            keep_letters("case_ignored", "c.islower()"),
+            keep_letters("digits_kept", "c.isalnum()"),
+        ),
     ),
     Operation(
         "only_digits",
         _TEXT,
         (None,),
-        ("keep digits only", "only digits stay", "drop all but digits"),
+        ("keep digits", "only digits stay", "drop all but digits"),
         keep_letters(CORRECT, "c.isdigit()"),
-        (keep_letters("wrong_end", "c.isalpha()"), keep_letters("zero_forgotten", "c > '0' and c.isdigit()")),
+        (
+            keep_letters("wrong_end", "c.isalpha()"),
+            keep_letters("letters_kept", "c.isalnum()"),
+        ),
     ),
     Operation(
         "drop_vowels",
         _TEXT,
         (None,),
-        ("drop vowels of any case", "remove all vowels", "only non-vowels stay"),
+        ("drop vowels, any case", "drop all vowels", "keep all but vowels"),
         keep_letters(CORRECT, "c not in 'aeiouAEIOU'"),
         (keep_letters("case_ignored", "c not in 'aeiou'"), keep_letters("wrong_end", "c in 'aeiouAEIOU'")),
     ),
@@ -77,7 +89,7 @@ TO_TEXT = (
         "sort_letters",
         _TEXT,
         (None,),
-        ("sort its characters", "put characters in order", "order the characters"),
+        ("sort characters", "order characters", "sort all characters"),
         Variant(CORRECT, "sort letters", "''.join(sorted(a))"),
         (
             Variant("duplicates_dropped", "sort letters of set", "''.join(sorted(set(a)))"),
@@ -88,15 +100,15 @@ TO_TEXT = (
         "unique_letters",
         _TEXT,
         (None,),
-        ("drop repeated characters", "each character once", "keep first copies only"),
-        _first_seen(CORRECT, "a[:i]"),
-        (_first_seen("wrong_end", "a[i + 1:]"), _first_seen("neighbours_only", "a[:i][-1:]")),
+        ("drop repeated characters", "each character once", "keep first characters of a kind"),
+        _kept(CORRECT, "c not in a[:i]"),
+        (_kept("wrong_end", "c not in a[i + 1:]"), _kept("neighbours_only", "c not in a[i - 1:i]")),
     ),
     Operation(
         "repeat_each",
         _TEXT,
         (2, 3),
-        ("write each character {k} times", "each character {k} times", "repeat characters {k} times"),
+        ("write each character {k} times", "each character {k} times", "repeat each character {k} times"),
         _letters(CORRECT, "c * {k}"),
         (part("whole_repeated", "a * {k}"), _letters("off_by_one", "c * {k+1}")),
     ),
@@ -104,56 +116,29 @@ TO_TEXT = (
         "remove",
         _TEXT,
         ("a", "b", "e"),
-        ("remove each '{k}'", "delete every '{k}'", "drop all '{k}'"),
-        Variant(CORRECT, "remove '{k}'", "a.replace('{k}', '')"),
+        ("drop each '{k}'", "drop all '{k}'", "keep all but '{k}'"),
+        keep_letters(CORRECT, "c != '{k}'"),
         (
-            Variant("first_only", "remove '{k}' once", "a.replace('{k}', '', 1)"),
-            Variant("ends_only", "strip '{k}'", "a.strip('{k}')"),
+            keep_letters("wrong_end", "c == '{k}'"),
+            keep_letters("case_ignored", "c.lower() != '{k}'"),
         ),
-    ),
-    Operation(
-        "shift",
-        _TEXT,
-        (1, 2),
-        ("shift each character by {k}", "move codes up by {k}", "raise each code by {k}"),
-        _letters(CORRECT, "chr(ord(c) + {k})"),
-        (_letters("wrong_sign", "chr(ord(c) - {k})"), _letters("off_by_one", "chr(ord(c) + {k+1})")),
     ),
 )
 
 TO_NUMBER = (
     Operation(
-        "count_small",
-        _NUMBER,
-        (None,),
-        ("count small letters", "how many small letters", "the number of small letters"),
-        _count(CORRECT, "c.islower()"),
-        (_count("case_ignored", "c.isalpha()"), _count("wrong_end", "c.isupper()")),
-    ),
-    Operation(
         "digit_sum",
         _NUMBER,
         (None,),
-        ("add up its digits", "the sum of digits", "total of the digits"),
+        ("add up digits", "take the sum of digits", "the sum of all digits"),
         Variant(CORRECT, "sum int(c) if c.isdigit()", "sum(int(c) for c in a if c.isdigit())"),
         (Variant("letters_forgotten", "sum int(c)", "sum(int(c) for c in a)"), _count("counted", "c.isdigit()")),
-    ),
-    Operation(
-        "code_sum",
-        _NUMBER,
-        (None,),
-        ("add up its codes", "the sum of codes", "total of the codes"),
-        Variant(CORRECT, "sum codes", "sum(ord(c) for c in a)"),
-        (
-            Variant("off_by_one", "sum codes without first", "sum(ord(c) for c in a[1:])"),
-            Variant("case_ignored", "sum codes of lower", "sum(ord(c) for c in a.lower())"),
-        ),
     ),
     Operation(
         "count_vowels",
         _NUMBER,
         (None,),
-        ("count vowels of any case", "how many vowels", "the number of vowels"),
+        ("count vowels, any case", "how many vowels", "count all vowels"),
         _count(CORRECT, "c in 'aeiouAEIOU'"),
         (_count("case_ignored", "c in 'aeiou'"), _count("wrong_end", "c not in 'aeiouAEIOU'")),
     ),
@@ -164,7 +149,7 @@ TO_LIST = (
         "digits",
         _LIST,
         (None,),
-        ("list its digits", "the digits as a list", "take the list of digits"),
+        ("list digits", "take the list of digits", "list all digits"),
         Variant(CORRECT, "numbers int(c) if c.isdigit()", "[int(c) for c in a if c.isdigit()]"),
         (
             _numbers("letters_forgotten", "int(c)"),
@@ -175,7 +160,7 @@ TO_LIST = (
         "places",
         _LIST,
         (None,),
-        ("list where vowels are, any case", "indices of vowels", "all places of vowels, from 0"),
+        ("list places of vowels, any case", "places of vowels, from 0", "list all places of vowels"),
         _places(CORRECT, "i", "aeiouAEIOU"),
         (_places("off_by_one", "i + 1", "aeiouAEIOU"), _places("case_ignored", "i", "aeiou")),
     ),
@@ -183,7 +168,7 @@ TO_LIST = (
         "codes",
         _LIST,
         (None,),
-        ("list the codes", "code of each character", "turn characters to codes"),
+        ("list codes", "code of each character", "take the list of codes"),
         _numbers(CORRECT, "ord(c)"),
         (_numbers("case_ignored", "ord(c.lower())"), _numbers("wrong_start", "ord(c) - 97")),
     ),

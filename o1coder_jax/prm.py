@@ -1,0 +1,68 @@
+"""The process reward model: what it is trained on, and how its scores are judged.
+
+It is a decoder with a scalar head, read at the last token of every step, in training and in use alike; a
+sigmoid makes the score r in [0, 1].
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from o1coder_jax.transformer import ModelConfig, Transformer
+
+
+def with_value_head(
+    graph: nnx.GraphDef[Transformer], weights: Any, config: ModelConfig, vocab_size: int
+) -> tuple[nnx.GraphDef[Transformer], Any]:
+    """A reward model that starts as a copy of a policy, its head at zero (so that every score is 0.5)."""
+    model = Transformer(config, vocab_size, value_head=True, rngs=nnx.Rngs(0))
+    copied = jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(nnx.merge(graph, weights))))
+    head = nnx.to_pure_dict(nnx.state(model))
+    nnx.update(model, head | copied)
+    return nnx.split(model)
+
+
+@functools.partial(jax.jit, static_argnames=("graph",))
+def score_tokens(
+    graph: nnx.GraphDef[Transformer], weights: Any, tokens: Int[Array, "B S"], segments: Int[Array, "B S"]
+) -> Float[Array, "B S"]:
+    """r in [0, 1] after every token of rows that hold one sequence each; only those at a step's end mean anything."""
+    model = nnx.merge(graph, weights)
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return jax.nn.sigmoid(model.values(model.read(tokens, positions, segments)))
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """Area under the ROC curve by ranks (ties count one half); None when one class is missing."""
+    count = int(positive.sum())
+    others = len(positive) - count
+    if not count or not others:
+        return None
+    ordered, inverse, repeats = np.unique(scores, return_inverse=True, return_counts=True)
+    del ordered
+    rank = np.cumsum(repeats) - (repeats - 1) / 2
+    return float((rank[inverse][positive].sum() - count * (count + 1) / 2) / (count * others))
+
+
+def label_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    """AUC and accuracy against labels cut at one half, log loss against the labels themselves.
+
+    Args:
+      scores: r in (0, 1), one per step.
+      labels: v in [0, 1].
+    """
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    log_loss = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)).mean()
+    positive = labels >= 0.5
+    return {
+        "auc": auc(scores, positive),
+        "log_loss": float(log_loss),
+        "accuracy": float(((scores >= 0.5) == positive).mean()),
+    }

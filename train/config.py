@@ -1,0 +1,65 @@
+"""The configuration of a run: one tree, each branch defined beside its consumer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from o1coder_jax import config as configuration
+from o1coder_jax.errors import UserError
+from o1coder_jax.generate import GenerationConfig
+from o1coder_jax.mesh import MeshConfig
+from o1coder_jax.problems import ProblemsConfig
+from o1coder_jax.tokenizer import TokenizerConfig
+from o1coder_jax.transformer import ModelConfig
+from sandbox.pool import SandboxConfig
+from search.waves import SearchConfig
+from train.bootstrap import BootstrapConfig
+from train.evaluate import EvaluateConfig
+from train.prm import PRMConfig
+from train.rl import RLConfig
+from train.sft import SFTConfig
+from train.tcg import TCGConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run.
+
+    Attributes:
+      name: of the run folder inside `runs`.
+      seed: draws everything: problems, teacher, weights, samples.
+      iterations: rounds of the loop (search, SFT, PRM, RL, evaluation).
+      The other fields belong to the part of the same name.
+    """
+
+    name: str = "run"
+    runs: str = "runs"
+    seed: int = 0
+    iterations: int = 2
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    tcg: TCGConfig = field(default_factory=TCGConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    prm: PRMConfig = field(default_factory=PRMConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name or os.sep in self.name:
+            raise UserError(f"name is {self.name!r}; give the bare name of a folder inside {self.runs!r}")
+        if self.iterations < 1:
+            raise UserError(f"iterations is {self.iterations}; it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must not be negative")
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """Builds the configuration from one YAML file."""
+    return configuration.load(Config, path)

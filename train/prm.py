@@ -1,0 +1,200 @@
+"""Step 4: the process reward model.
+
+    python -m train.prm --config configs/tiny.yaml --iteration 1
+
+Trained on D_process, good and bad paths alike: point-wise on each step's value Q/N (soft labels), or pair-wise on
+siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy with a scalar head,
+and is read as it is trained: at the last token of every step. Trees of every tenth problem are held out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from o1coder_jax import losses
+from o1coder_jax.errors import UserError
+from o1coder_jax.mesh import row_shards, shard_rows
+from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
+from o1coder_jax.records import ProcessRecord, content_hash
+from o1coder_jax.transformer import Transformer
+from train.data import BatchConfig, Example, HostBatch, fitting, packed_batches, padded_batch, round_up
+from train.session import Session, StageName, reporter
+from train.step import Objective, OptimizerConfig, Trainer, fit
+
+HELD_OUT_ONE_IN = 10
+LENGTH_BUCKET = 64
+
+
+@dataclass(frozen=True)
+class PRMConfig:
+    """The reward model's training.
+
+    Attributes:
+      objective: `pointwise` (soft labels) or `pairwise` (siblings whose values differ by `margin` at least).
+      updates: per iteration.
+      margin: of a pair, in units of value.
+      batch: rows and length; a pair takes two rows.
+    """
+
+    objective: Literal["pointwise", "pairwise"] = "pointwise"
+    updates: int = 120
+    margin: float = 0.1
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        if self.updates < 1:
+            raise UserError(f"prm.updates is {self.updates}; it must be at least 1")
+        if not 0 < self.margin <= 1:
+            raise UserError(f"prm.margin is {self.margin}; it must lie in (0, 1]")
+        if self.objective == "pairwise" and self.batch.rows % 2:
+            raise UserError(f"prm.batch.rows is {self.batch.rows}; pair-wise training needs an even number")
+
+
+def held_out(record: ProcessRecord) -> bool:
+    """Whether a record's problem is kept from training, by the problem's id alone."""
+    return int(content_hash(record.problem_id), 16) % HELD_OUT_ONE_IN == 0
+
+
+def pointwise_examples(records: Iterable[ProcessRecord]) -> list[Example]:
+    """Paths with the value of each visited step at its last token. A node that many paths share is labelled once."""
+    labelled: set[tuple[int, int, int]] = set()
+    examples = []
+    for record in records:
+        tokens, label, weight = list(record.prompt_tokens), [], []
+        label += [0.0] * len(tokens)
+        weight += [0.0] * len(tokens)
+        for step in record.steps:
+            node = (record.iteration, record.tree, step.node)
+            fresh = step.value is not None and node not in labelled
+            labelled.add(node)
+            tokens += step.tokens
+            label += [0.0] * (len(step.tokens) - 1) + [step.value or 0.0]
+            weight += [0.0] * (len(step.tokens) - 1) + [float(fresh)]
+        if any(weight):
+            examples.append(
+                {
+                    "tokens": np.array(tokens, np.int32),
+                    "label": np.array(label, np.float32),
+                    "weight": np.array(weight, np.float32),
+                }
+            )
+    return examples
+
+
+def sibling_pairs(records: Iterable[ProcessRecord], margin: float) -> list[tuple[Example, Example]]:
+    """Pairs (winner, loser) of visited siblings whose values differ by the margin at least."""
+    prefixes: dict[tuple[int, int, int], tuple[int, ...]] = {}
+    values: dict[tuple[int, int, int], dict[int, tuple[float, tuple[int, ...]]]] = {}
+    for record in records:
+        prefix = record.prompt_tokens
+        for step in record.steps:
+            parent = (record.iteration, record.tree, step.parent)
+            prefixes[parent] = prefix
+            if step.value is not None:
+                values.setdefault(parent, {})[step.node] = (step.value, step.tokens)
+            prefix += step.tokens
+    pairs = []
+    for parent, children in values.items():
+        for (a, a_tokens), (b, b_tokens) in itertools.combinations(children.values(), 2):
+            if abs(a - b) >= margin:
+                win, lose = (a_tokens, b_tokens) if a > b else (b_tokens, a_tokens)
+                pairs.append((_last_token(prefixes[parent], win), _last_token(prefixes[parent], lose)))
+    return pairs
+
+
+def _last_token(prefix: Sequence[int], step: Sequence[int]) -> Example:
+    weight = np.zeros(len(prefix) + len(step), np.float32)
+    weight[-1] = 1.0
+    return {"tokens": np.array([*prefix, *step], np.int32), "weight": weight}
+
+
+def pair_batches(pairs: Sequence[tuple[Example, Example]], batch: BatchConfig, seed: int) -> Iterator[HostBatch]:
+    """Endless shuffled batches of pairs, winner and loser in neighbouring rows."""
+    rng = random.Random(seed)
+    usable = [pair for pair in pairs if max(len(one["tokens"]) for one in pair) <= batch.length]
+    if not usable:
+        raise UserError(f"none of {len(pairs)} sibling pairs fits into prm.batch.length {batch.length}")
+    while True:
+        chosen = rng.choices(usable, k=batch.rows // 2)
+        yield padded_batch([one for pair in chosen for one in pair], batch.rows, batch.length) | {
+            "valid": np.ones(batch.rows, np.float32)
+        }
+
+
+def score_sequences(
+    graph: nnx.GraphDef[Transformer], weights: Any, sequences: Sequence[Sequence[int]], mesh: Mesh, *, rows: int = 64
+) -> list[np.ndarray]:
+    """r after every token of each sequence, in order."""
+    rows = round_up(rows, row_shards(mesh))
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    out: list[np.ndarray] = [np.zeros(0)] * len(sequences)
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
+        batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
+        scores = np.asarray(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
+        for row, index in enumerate(chosen):
+            out[index] = scores[row, : len(sequences[index])]
+    return out
+
+
+def held_out_metrics(
+    graph: nnx.GraphDef[Transformer], weights: Any, examples: Sequence[Example], mesh: Mesh
+) -> dict[str, float | None]:
+    """AUC, log loss and accuracy of the scores at labelled steps."""
+    if not examples:
+        return {"auc": None, "log_loss": None, "accuracy": None}
+    scores = score_sequences(graph, weights, [e["tokens"].tolist() for e in examples], mesh)
+    at = [e["weight"] > 0 for e in examples]
+    return label_metrics(
+        np.concatenate([s[where] for s, where in zip(scores, at, strict=True)]),
+        np.concatenate([e["label"][where] for e, where in zip(examples, at, strict=True)]),
+    )
+
+
+def run(session: Session, iteration: int) -> None:
+    """Trains the reward model on all of D_process; the result is the checkpoint `prm-NNN`."""
+    config, names = session.config.prm, StageName(iteration)
+    session.require(names("sft"), "train.sft")
+    with session.run.stage_scope(names("prm")) as stage:
+        records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+        training = [record for record in records if not held_out(record)]
+        policy = session.load_policy(f"sft-{iteration:03d}")
+        graph, weights = with_value_head(
+            policy.graph, policy.weights, session.config.model, session.tokenizer.vocab_size
+        )
+        seed = session.config.seed + iteration
+        if config.objective == "pointwise":
+            examples = fitting(pointwise_examples(training), config.batch.length)
+            count, objective = len(examples), Objective.of(losses.prm_pointwise)
+            batches = packed_batches(examples, config.batch, seed=seed) if examples else None
+        else:
+            pairs = sibling_pairs(training, config.margin)
+            count, objective = len(pairs), Objective.of(losses.prm_pairwise)
+            batches = pair_batches(pairs, config.batch, seed) if pairs else None
+        stage.result |= {"examples": count, "skipped": batches is None}
+        if batches is None:
+            print(f"{names('prm')}: skipped, no labelled steps", flush=True)
+        else:
+            trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
+            with stage.progress(config.updates, "updates") as bar:
+                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+            weights = trainer.weights
+        judged = [record for record in records if held_out(record) and record.iteration == iteration]
+        stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
+        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights)
+
+
+if __name__ == "__main__":
+    from train.command import stage_command
+
+    stage_command(run, "prm", __doc__)

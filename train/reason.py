@@ -1,0 +1,64 @@
+"""Steps 2 and 6: reasoning data from search.
+
+    python -m train.reason --config configs/tiny.yaml --iteration 1
+
+Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
+`process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1).
+"""
+
+from __future__ import annotations
+
+from o1coder_jax.estimates import mean
+from search.harvest import Provenance, harvest
+from search.waves import Search
+from train.session import Session, StageName, policy_name
+
+
+def run(session: Session, iteration: int) -> None:
+    """Searches all self-play problems with the policy of the last iteration."""
+    names = StageName(iteration)
+    problems = session.parts.selfplay
+    with session.run.stage_scope(names("search")) as stage, stage.progress(len(problems), "trees") as bar:
+        policy = session.load_policy(policy_name(iteration - 1))
+        provenance = Provenance(session.config.name, iteration, policy.fingerprint, policy.tokenizer.fingerprint)
+        executions, infra_errors = session.pool.executions, session.pool.infra_errors
+        search = Search(
+            policy,
+            problems,
+            session.judge,
+            session.config.search,
+            session.mesh,
+            seed=session.config.seed,
+            iteration=iteration,
+        )
+        trees = sorted(search, key=lambda tree: (bar.advance(), tree.number)[1])
+        ended: dict[str, int] = {}
+        count = 0
+        for tree in trees:
+            records = harvest(tree, provenance)
+            count += stage.append("process.jsonl", records)
+            for record in records:
+                ended[record.ended] = ended.get(record.ended, 0) + 1
+        nodes = [node for tree in trees for node in tree.nodes[1:]]
+        stage.result |= {
+            "trees": len(trees),
+            "solved": sum(tree.solved for tree in trees),
+            "solved_by_search": mean([float(tree.solved) for tree in trees]),
+            "solved_problems": [tree.problem.id for tree in trees if tree.solved],
+            "process_records": count,
+            "ended": ended,
+            "well_formed": mean([float(node.ended not in ("malformed", "truncated")) for node in nodes]),
+            "tokens_generated": search.counters.tokens,
+            "kept_share": search.counters.kept / max(search.counters.places, 1),
+            "waves": search.counters.waves,
+            "truncated_prompts": search.counters.truncated_prompts,
+            "executions": session.pool.executions - executions,
+            "infra_errors": session.pool.infra_errors - infra_errors,
+        }
+        stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
+
+
+if __name__ == "__main__":
+    from train.command import stage_command
+
+    stage_command(run, "search", __doc__)

@@ -1,0 +1,82 @@
+"""Opening a run folder: is it one, is it this run's, and what becomes of an earlier run in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from o1coder_jax.errors import UserError
+from train.run_files import LOCK, clean, write_text, writing
+
+CONFIG = "config.yaml"
+_SHOWN_DIFFERENCES = 3
+
+
+def prepare(folder: Path, config: dict[str, Any], fresh: bool, may_differ: Collection[str]) -> None:
+    """Makes `folder` that of a run with this configuration, given as plain values; refuses another run's.
+
+    Args:
+      folder: exists and is locked by this process.
+      config: plain values by key, sections nested.
+      fresh: remove what an earlier run left there.
+      may_differ: dotted keys, or sections, in which an earlier session may have differed.
+    """
+    if fresh:
+        _clear(folder)
+    _check_config(folder, config, may_differ)
+    write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a run left in `folder`; the configuration last, since it is what marks the folder as a run's."""
+    entries = sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.name == CONFIG)
+    if entries and entries[-1].name != CONFIG:
+        raise UserError(f"{folder} holds {entries[0].name} but no run; nothing is removed, choose another folder")
+    with writing(folder):
+        for path in entries:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _check_config(folder: Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
+    path = folder / CONFIG
+    if not path.exists():
+        return
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path} ({error}); restore it, or start the run afresh") from error
+    old, new = _flat(clean(stored)), _flat(clean(config))
+    changes = [
+        f"{key} = {old.get(key, 'absent')} there and {new.get(key, 'absent')} now"
+        for key in dict.fromkeys([*new, *old])
+        if (key not in old or key not in new or old[key] != new[key]) and not _covered(key, may_differ)
+    ]
+    if changes:
+        more = f" and {len(changes) - _SHOWN_DIFFERENCES} more" if len(changes) > _SHOWN_DIFFERENCES else ""
+        shown = ", ".join(changes[:_SHOWN_DIFFERENCES])
+        raise UserError(
+            f"{folder} was made with another configuration: {shown}{more}; "
+            "use that one, choose another run folder, or start afresh"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values; an empty section is a value."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        dotted: leaf
+        for key, item in value.items()
+        for dotted, leaf in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _covered(key: str, names: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -1,0 +1,221 @@
+"""What every stage works with: the run folder, the mesh, the sandbox, problems and models."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from o1coder_jax import checkpoint, config as configuration
+from o1coder_jax.errors import UserError
+from o1coder_jax.generate import Sample, generate
+from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate
+from o1coder_jax.policy import Policy, encode_prompt
+from o1coder_jax.problems import Parts
+from o1coder_jax.records import Judgement, Problem, read_problems
+from o1coder_jax.sampling import SamplingConfig
+from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.transformer import Transformer
+from sandbox.pool import Pool, submission_for
+from train.run import Run, Stage
+
+if TYPE_CHECKING:
+    from train.config import Config
+
+PARTS = ("training", "selfplay", "validation", "heldout")
+
+
+class Session:
+    """An open run. Use it as a context manager: it holds worker processes and the run folder's lock.
+
+    Attributes:
+      config: the run's.
+      run: its folder.
+      mesh: the devices.
+    """
+
+    def __init__(self, config: Config, run: Run):
+        self.config, self.run = config, run
+        self.mesh = make_mesh(config.mesh)
+        self._pool: Pool | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
+        prepare_cpu(config.mesh)
+        folder = Path(config.runs) / config.name
+        with Run.open(folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "runs")) as run:
+            session = cls(config, run)
+            try:
+                yield session
+            finally:
+                if session._pool is not None:
+                    session._pool.close()
+
+    @property
+    def pool(self) -> Pool:
+        """The sandbox; started when it is first asked for."""
+        if self._pool is None:
+            self._pool = Pool(self.config.sandbox)
+            self.run.add_facts(isolation=self._pool.isolation)
+            print(f"sandbox: {self._pool.isolation}, {self.config.sandbox.workers} workers", flush=True)
+        return self._pool
+
+    def judge(self, problem: Problem, code: str) -> Future[Judgement]:
+        """A future verdict on the problem's own tests."""
+        return self.pool.submit(submission_for(problem, code))
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.run.folder / "tokenizer.model"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.tokenizer_path)
+
+    def part_path(self, part: str) -> Path:
+        return self.run.folder / "problems" / f"{part}.jsonl"
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The run's problems, as the problems stage wrote them."""
+        self.require("problems", "train.bootstrap")
+        return Parts(**{part: read_problems(self.part_path(part)) for part in PARTS})
+
+    @cached_property
+    def problem(self) -> dict[str, Problem]:
+        """All problems by id."""
+        return {problem.id: problem for problem in self.parts.all}
+
+    def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """The policy's prompts as token ids."""
+        return [encode_prompt(self.tokenizer, problem, self.config.search.prompt_tokens)[0] for problem in problems]
+
+    def judge_all(
+        self, programs: Sequence[tuple[Problem, str | None]], *, hidden: bool = False
+    ) -> list[Judgement | None]:
+        """Verdicts on the own or the hidden tests, each stopping at its first failure; None where there is no program."""
+        futures = [
+            None
+            if code is None
+            else self.pool.submit(submission_for(problem, code, hidden=hidden, stop_at_failure=True))
+            for problem, code in programs
+        ]
+        return [None if future is None else future.result() for future in futures]
+
+    def generate(
+        self,
+        weights: Any,
+        prompts: Sequence[Sequence[int]],
+        *,
+        samples: int,
+        salt: int,
+        temperature: float = 1.0,
+        answer_tokens: int | None = None,
+    ) -> list[list[Sample]]:
+        """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place."""
+        return generate(
+            self.graph,
+            weights,
+            prompts,
+            samples=samples,
+            stops=(self.tokenizer.end,),
+            vocab_size=self.tokenizer.vocab_size,
+            rows=self.config.generation.rows,
+            answer_tokens=answer_tokens or self.config.generation.answer_tokens,
+            sampling=SamplingConfig(temperature=temperature),
+            mesh=self.mesh,
+            seed=(self.config.seed, salt),
+        )
+
+    @cached_property
+    def graph(self) -> nnx.GraphDef[Transformer]:
+        """The decoder's structure, without a value head."""
+        return nnx.graphdef(self.new_model())
+
+    def require(self, stage: str, command: str) -> dict[str, Any]:
+        """The result of a stage that must be finished."""
+        result = self.run.stage(stage)
+        if result is None:
+            raise UserError(f"{self.run.folder}: stage {stage} is not finished; run python -m {command} first")
+        return result
+
+    def new_model(self, *, value_head: bool = False) -> Transformer:
+        return Transformer(
+            self.config.model,
+            self.tokenizer.vocab_size,
+            value_head=value_head,
+            rngs=nnx.Rngs(self.config.seed),
+        )
+
+    def save_model(self, name: str, weights: Any, **facts: Any) -> str:
+        """Writes a checkpoint of weights; returns their fingerprint."""
+        print_of = fingerprint(weights)
+        metadata = {
+            "fingerprint": print_of,
+            "model": configuration.to_dict(self.config.model),
+            "tokenizer": self.tokenizer.fingerprint,
+            **facts,
+        }
+        checkpoint.save(self.run.checkpoint(name), nnx.to_pure_dict(weights), metadata)
+        return print_of
+
+    def load_model(self, name: str, *, value_head: bool = False) -> tuple[nnx.GraphDef[Transformer], Any, str]:
+        """A model's graph and weights (a copy on every device), and the weights' fingerprint."""
+        path = self.run.checkpoint(name)
+        facts = checkpoint.metadata(path)
+        if facts.get("tokenizer") != self.tokenizer.fingerprint:
+            raise UserError(f"{path} was made with another tokenizer than {self.tokenizer_path}; use a new run name")
+        graph, weights = nnx.split(self.new_model(value_head=value_head))
+        restored = checkpoint.restore(path, nnx.to_pure_dict(weights))
+        nnx.replace_by_pure_dict(weights, restored)
+        return graph, replicate(self.mesh, weights), facts["fingerprint"]
+
+    def load_policy(self, name: str) -> Policy:
+        graph, weights, print_of = self.load_model(name)
+        return Policy(graph, weights, self.tokenizer, print_of)
+
+
+def fingerprint(weights: Any) -> str:
+    """Sixteen hexadecimal digits that identify weights, bit for bit."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(weights):
+        digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def policy_name(iteration: int) -> str:
+    """The checkpoint of the policy after an iteration; 0 is the base."""
+    return f"policy-{iteration:03d}"
+
+
+@dataclass(frozen=True)
+class StageName:
+    """Names of an iteration's stages, as `001-sft`."""
+
+    iteration: int
+
+    def __call__(self, stage: str) -> str:
+        return f"{self.iteration:03d}-{stage}"
+
+
+def reporter(stage: Stage, bar: Any) -> Callable[[int, dict[str, float]], None]:
+    """Reports updates to the metrics and moves the bar."""
+    seen = 0
+
+    def report(update: int, metrics: dict[str, float]) -> None:
+        nonlocal seen
+        stage.log(update, **metrics)
+        bar.advance(update - seen, f"loss {metrics['loss']:.3f}")
+        seen = update
+
+    return report

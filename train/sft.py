@@ -1,0 +1,98 @@
+"""Step 3: supervised fine-tuning of the policy on verified paths.
+
+    python -m train.sft --config configs/tiny.yaml --iteration 1
+
+L = -sum log pi(S^1:m o C' | Q) over paths whose program passes every test, those only (arXiv 2412.00154, section
+3.3). The tokens are those that the policy sampled. The paper fine-tunes once, before RL; here each round of search is
+followed by a fine-tuning on all verified paths so far, unless `sft.every_iteration` is off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from o1coder_jax import losses
+from o1coder_jax.errors import UserError
+from o1coder_jax.records import ProcessRecord
+from train.data import BatchConfig, Example, example, fitting, packed_batches
+from train.session import Session, StageName, policy_name, reporter
+from train.step import Objective, OptimizerConfig, Trainer, fit
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Fine-tuning on verified paths.
+
+    Attributes:
+      updates: per iteration.
+      paths_per_problem: verified paths kept per problem, the latest rounds' first, so that easy problems do not
+        crowd out hard ones.
+      every_iteration: fine-tune after each round of search; off: after the first only, as in the paper.
+      batch, optimizer: see there.
+    """
+
+    updates: int = 150
+    paths_per_problem: int = 4
+    every_iteration: bool = True
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        if self.updates < 1 or self.paths_per_problem < 1:
+            raise UserError("sft: updates and paths_per_problem must be at least 1")
+
+
+def verified_paths(records: Iterable[ProcessRecord], per_problem: int, seed: int) -> list[ProcessRecord]:
+    """D+: at most `per_problem` distinct correct paths of each problem, later iterations before earlier ones."""
+    by_problem: dict[str, dict[tuple[int, ...], ProcessRecord]] = {}
+    for record in records:
+        if record.correct:
+            tokens = tuple(itertools.chain.from_iterable(step.tokens for step in record.steps))
+            by_problem.setdefault(record.problem_id, {})[tokens] = record
+    rng = random.Random(seed)
+    chosen = []
+    for problem in sorted(by_problem):
+        paths = list(by_problem[problem].values())
+        rng.shuffle(paths)
+        paths.sort(key=lambda record: -record.iteration)
+        chosen += paths[:per_problem]
+    return chosen
+
+
+def path_example(record: ProcessRecord) -> Example:
+    """Prompt and path as the policy read and wrote them; the prompt carries no loss."""
+    return example(record.prompt_tokens, [token for step in record.steps for token in step.tokens])
+
+
+def run(session: Session, iteration: int) -> None:
+    """Trains the policy of the last iteration on D+; the result is the checkpoint `sft-NNN`."""
+    config, names = session.config.sft, StageName(iteration)
+    session.require(names("search"), "train.reason")
+    with session.run.stage_scope(names("sft")) as stage:
+        policy = session.load_policy(policy_name(iteration - 1))
+        records = map(ProcessRecord.from_json, session.run.read("process.jsonl"))
+        paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
+        examples = fitting([path_example(path) for path in paths], config.batch.length)
+        skipped = not examples or (iteration > 1 and not config.every_iteration)
+        stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
+        weights = policy.weights
+        if skipped:
+            print(f"{names('sft')}: skipped, {len(examples)} verified paths", flush=True)
+        else:
+            trainer = Trainer(
+                policy.graph, weights, Objective.of(losses.sft), config.optimizer, session.mesh, updates=config.updates
+            )
+            batches = packed_batches(examples, config.batch, seed=session.config.seed + iteration)
+            with stage.progress(config.updates, "updates") as bar:
+                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+            weights = trainer.weights
+        stage.result["weights"] = session.save_model(f"sft-{iteration:03d}", weights)
+
+
+if __name__ == "__main__":
+    from train.command import stage_command
+
+    stage_command(run, "sft", __doc__)
