@@ -16,7 +16,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.records import Verdict
 from sandbox import channel, isolation
 
-_IN_FLIGHT = 3  # tasks sent to a worker before it has answered, so that it never waits for us
+_IN_FLIGHT = 2  # tasks that a worker has at a time: the one that it is at, and the next, so that it never waits
 _ATTEMPTS = 2
 _READ_BYTES = 1 << 20
 _START_SECONDS = 60.0
@@ -29,7 +29,7 @@ Answer = tuple[Any, ...]
 
 @dataclasses.dataclass
 class Task:
-    """A packed `session.Work` and what to do with its answer; `finish` is called once, in the crew's thread."""
+    """A packed `session.Work`, and what to do with its answer: called once, in the crew's thread."""
 
     data: bytes
     finish: Callable[[Answer | Exception], None]
@@ -89,7 +89,7 @@ class Crew:
     """A fixed number of workers of one tier."""
 
     def __init__(self, layers: isolation.Layers, workers: int):
-        """Starts the workers and waits until the first is ready; `UserError` says why none gets ready."""
+        """Starts the workers and waits for them; `UserError` says why none gets ready."""
         self._layers = layers
         self._lock = threading.Lock()
         self._queue: collections.deque[Task] = collections.deque()
@@ -106,7 +106,7 @@ class Crew:
         self._thread = threading.Thread(target=self._serve, name="sandbox-crew", daemon=True)
         self._thread.start()
         started = self._started.wait(_START_SECONDS)
-        if self._failure or not started:
+        if not started or not self._members:
             reason = self._failure or f"no worker was ready after {_START_SECONDS:.0f} s"
             self.close()
             raise UserError(f"sandbox isolation {layers.tier!r} does not work here: {reason}")
@@ -116,9 +116,8 @@ class Crew:
             if self._closing:
                 raise UserError("the sandbox pool is closed; open another one")
             if not self._members:
-                raise UserError(
-                    f"the sandbox's workers cannot be started any more ({self._failure}); run python -m sandbox.selftest"
-                )
+                reason = f"no sandbox worker can be started any more ({self._failure})"
+                raise UserError(f"{reason}; python -m sandbox.selftest says what is missing")
             self._queue.append(task)
         self._wake()
 
@@ -190,7 +189,7 @@ class Crew:
         if message[0] == "ready":
             member.ready = True
             self._starts_in_vain = 0
-            self._started.set()
+            self._note_start()
         elif message[0] == "failed":
             self._failure = message[1]
         else:
@@ -199,6 +198,10 @@ class Crew:
                 task.finish(UserError(f"a submission cannot be judged: {message[1]}"))
             else:
                 task.finish(message)
+
+    def _note_start(self) -> None:
+        if all(member.ready for member in self._members):
+            self._started.set()
 
     def _hand_out(self) -> None:
         """Gives waiting tasks to the workers with the fewest."""
@@ -228,8 +231,7 @@ class Crew:
         index = self._members.index(member)
         if self._starts_in_vain >= _MAX_STARTS_IN_VAIN or (self._failure and not self._started.is_set()):
             self._members.remove(member)
-            if not self._members:
-                self._started.set()  # nothing more to wait for
+            self._note_start()
             return
         self._members[index] = self._start_member(index)
 

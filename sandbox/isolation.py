@@ -1,14 +1,15 @@
 """The tiers of isolation: what each needs, what this machine has, and how a zygote is started inside it.
 
-  full      bubblewrap: own mount, process, network, ipc and host name spaces, a read-only root that holds the
-            interpreter and nothing else; a system call filter; a user of its own when started by root.
-  reduced   no name spaces. The same filter; Landlock lets only the interpreter's files be read, or, on a kernel without
-            Landlock, the filter lets programs open no file at all; a user of its own when started by root.
-  trusted   nothing but limits and timeouts. Only on explicit request.
+full      bubblewrap: own mount, process, network, ipc and host name spaces, a read-only root that holds the
+          interpreter and nothing else; a system call filter; a user of its own when started by root.
+reduced   no name spaces. The same filter; Landlock lets only the interpreter's files be read, or, on a kernel without
+          Landlock, the filter lets programs open no file at all; a user of its own when started by root.
+trusted   nothing but limits and timeouts. Only on explicit request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -19,6 +20,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +31,8 @@ Tier = Literal["full", "reduced", "trusted"]
 
 # The worker's first line; its argument is the folders to import from.
 WORKER_BOOT = "import sys; sys.path[:0] = sys.argv[1].split(chr(58)); from sandbox.worker import main; main()"
-# The zygote's; its arguments are this package's folder and its own. The package is made by hand, because where files are
-# restricted the folder around it cannot be listed.
+# The zygote's; its arguments are this package's folder and its own. The package is made by hand, because where files
+# are restricted the folder around it cannot be listed.
 ZYGOTE_BOOT = """
 import sys, types
 package = sys.modules["sandbox"] = types.ModuleType("sandbox")
@@ -95,7 +97,7 @@ def landlock_abi() -> int:
 
 def missing(tier: Tier) -> list[str]:
     """What a tier lacks here, each with its mend; empty when it can be tried."""
-    lacks = []
+    lacks: list[str] = []
     if not sys.platform.startswith("linux"):
         lacks.append(f"Linux (this is {platform.system()}): run inside a Linux machine or container")
     if tier == "trusted":
@@ -217,9 +219,12 @@ def restrict_files(settings: dict[str, Any]) -> None:
         rules.restrict()
 
 
-def canary() -> str:
-    """A file that anyone may read and that no program may see: what a self-test tries to open."""
-    with tempfile.NamedTemporaryFile("w", prefix="o1coder-canary-", delete=False) as file:
-        file.write("not for programs\n")
-    os.chmod(file.name, 0o644)
-    return file.name
+@contextlib.contextmanager
+def canary() -> Iterator[str]:
+    """A file, in a folder of its own, that anyone may read and no program may: what a self-test tries to open."""
+    with tempfile.TemporaryDirectory(prefix="o1coder-canary-") as folder:
+        os.chmod(folder, 0o755)
+        file = Path(folder) / "canary"
+        file.write_text("not for programs\n")
+        file.chmod(0o644)
+        yield str(file)

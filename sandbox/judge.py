@@ -28,6 +28,13 @@ from sandbox.pool import Pool, SandboxConfig, Submission
 
 _WINDOW = 256  # submissions under way at once, so that a file of any length can be judged
 _REQUIRED = ("id", "code", "tests")
+_PAIR = {"input", "output"}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "code": (str,),
+    "fn_name": (str, type(None)),
+    "compare": (dict, type(None)),
+}
 _OPTIONAL = ("fn_name", "compare", "limits")
 
 
@@ -42,12 +49,10 @@ def parse_submission(row: Any, limits: Limits) -> Submission:
     if unknown:
         raise UserError(f"the field {unknown[0]!r} is unknown; remove it")
     tests = row["tests"]
-    pairs = isinstance(tests, list) and all(isinstance(test, dict) and {"input", "output"} <= set(test) for test in tests)
-    if not pairs:
+    if not isinstance(tests, list) or not all(isinstance(test, dict) and set(test) >= _PAIR for test in tests):
         raise UserError('"tests" is not a list of objects with input and output; mend it')
-    kinds = {"id": str, "code": str, "fn_name": (str, type(None)), "compare": (dict, type(None))}
-    for name, kind in kinds.items():
-        if not isinstance(row.get(name), kind) and name in row:
+    for name, kind in _TYPES.items():
+        if name in row and not isinstance(row[name], kind):
             raise UserError(f"the field {name!r} is of the wrong type ({type(row[name]).__name__}); mend it")
     return Submission(
         id=row["id"],
@@ -142,7 +147,7 @@ def _arguments() -> argparse.Namespace:
     for field in dataclasses.fields(Limits):
         flag = "--" + field.name.replace("_", "-")
         kind = int if isinstance(field.default, int) else float
-        parser.add_argument(flag, type=kind, default=field.default, help=f"limit of one test, {field.default} by default")
+        parser.add_argument(flag, type=kind, default=field.default, help=f"limit of one test ({field.default})")
     return parser.parse_args()
 
 

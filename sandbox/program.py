@@ -52,7 +52,7 @@ def describe(error: BaseException) -> str:
                 line = trace.tb_lineno
             trace = trace.tb_next
         return text[:_DETAIL_CHARACTERS] + (f" (line {line})" if line else "")
-    except BaseException:  # a hostile __str__
+    except BaseException:  # noqa: BLE001 - a hostile __str__
         return "an exception that cannot be printed"
 
 
@@ -95,7 +95,7 @@ def run_script(code: types.CodeType, report: int) -> None:
     except MemoryError:
         status = EXIT_FAILED
         write(report, MEMORY)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the program's
         status = EXIT_FAILED
         write(report, EXCEPTION + tell(error).encode("utf-8", "replace"))
     finally:
@@ -172,7 +172,7 @@ def run_calls(
             except MemoryError:
                 lines.line(MEMORY, index, b'""')
                 return
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is the program's
                 lines.text(EXCEPTION, index, tell(error))
         status = 0
     finally:
@@ -191,7 +191,7 @@ def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any
         lines.text(EXIT, -1, str(exit_status(error)))
     except MemoryError:
         lines.line(MEMORY, -1, b'""')
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the program's
         lines.text(NOT_LOADED, -1, tell(error))
     else:
         lines.text(READY, -1, "")

@@ -40,7 +40,7 @@ PROBES: dict[str, str] = {
     "make a memory file": "os.memfd_create('x')",
     "become root": "os.setuid(0)",
     "raise a limit": "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40, 1 << 40))",
-    "trace another process": "call('ptrace', 16, os.getppid(), 0, 0)",
+    "trace another process": "call('ptrace', 0x4206, os.getppid(), 0, 0)",
     "make name spaces": "call('unshare', 0x10000000)",
 }
 # What an OSError looks like to each of them; ImportError where no file can be opened.
@@ -81,8 +81,7 @@ def _run(crew: Crew, code: str, stdin: str) -> concurrent.futures.Future[tuple[s
 
 def findings(crew: Crew) -> list[str]:
     """What is wrong with a crew's isolation; empty when every attack is refused and a right program is accepted."""
-    file = isolation.canary()
-    try:
+    with isolation.canary() as file:
         probes = {}
         for name, attempt in PROBES.items():
             attempt = attempt.replace("CANARY", repr(file)).replace("PARENT", str(os.getpid()))
@@ -93,11 +92,9 @@ def findings(crew: Crew) -> list[str]:
             for name, future in probes.items()
             if future.result() != ("accepted", _BLOCKED + "\n")
         ]
-        if sane.result() != ("accepted", "6\n"):
-            found.append(f"a right program fails: {sane.result()}")
-        return found
-    finally:
-        os.unlink(file)
+    if sane.result() != ("accepted", "6\n"):
+        found.append(f"a right program fails: {sane.result()}")
+    return found
 
 
 def _crew_of(tier: isolation.Tier, workers: int) -> tuple[Crew, isolation.Layers]:

@@ -10,7 +10,7 @@ import os
 import signal
 from typing import Any
 
-from sandbox import channel, compare, program, runner
+from sandbox import compare, program, runner
 from sandbox.host import InfraFailure, Zygote
 
 # A row is (verdict, cpu seconds, wall seconds, memory bytes, detail); verdicts are the values of `records.Verdict`.

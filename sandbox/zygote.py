@@ -10,6 +10,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import _sitebuiltins
 import atexit
 import builtins
 import contextlib
@@ -19,18 +20,17 @@ import importlib.machinery
 import os
 import random
 import resource
+import select
 import socket
 import sys
 import sysconfig
 import warnings
 from typing import Any
 
-import _sitebuiltins
-
 from sandbox import channel, confine, runner
 
 # What most programs import; the rest is imported by the runner of the program that uses it.
-WARM = ("bisect", "collections", "functools", "heapq", "itertools", "math", "operator", "random", "re", "string", "typing")
+WARM = "bisect collections functools heapq itertools math operator random re string typing".split()
 _FIRST_HIGH_FD = 16
 _MAX_TASKS = 128
 
@@ -126,9 +126,25 @@ def serve(end: socket.socket, child_filter: confine.SystemCallFilter | None, bas
         if pid == 0:
             _become_runner(end, job, job_fd, child_filter, base_bytes, zygote)
         os.close(job_fd)
+        if not _ended(pid, end):
+            return
         _, status, usage = os.wait4(pid, 0)
         _reap()
         channel.send(end, ("done", job.sequence, status, usage.ru_utime + usage.ru_stime))
+
+
+def _ended(pid: int, end: socket.socket) -> bool:
+    """Waits for a runner; False when the worker is gone first.
+
+    `die_with_parent` is not enough: bubblewrap, our parent, has no right to signal the user that we became.
+    """
+    pidfd = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(end, 0)  # only whether the worker has hung up
+    events = dict(poll.poll())
+    os.close(pidfd)
+    return pidfd in events
 
 
 def _become_runner(

@@ -26,11 +26,13 @@ from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import Transformer
 from sandbox.pool import Pool, submission_for
+from train.progress import Progress
 from train.run import Run, Stage
 
 if TYPE_CHECKING:
     from train.config import Config
 
+COMPILED = ".compiled"  # inside the folder of all runs: what XLA compiled, for the next run of the same shapes
 PARTS = ("training", "selfplay", "validation", "heldout")
 
 
@@ -52,6 +54,7 @@ class Session:
     @contextlib.contextmanager
     def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
         prepare_cpu(config.mesh)
+        jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
         folder = Path(config.runs) / config.name
         with Run.open(folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "runs")) as run:
             session = cls(config, run)
@@ -103,7 +106,7 @@ class Session:
     def judge_all(
         self, programs: Sequence[tuple[Problem, str | None]], *, hidden: bool = False
     ) -> list[Judgement | None]:
-        """Verdicts on the own or the hidden tests, each stopping at its first failure; None where there is no program."""
+        """Verdicts on the own or the hidden tests, up to the first failure; None where there is no program."""
         futures = [
             None
             if code is None
@@ -208,13 +211,13 @@ class StageName:
         return f"{self.iteration:03d}-{stage}"
 
 
-def reporter(stage: Stage, bar: Any) -> Callable[[int, dict[str, float]], None]:
-    """Reports updates to the metrics and moves the bar."""
+def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+    """Reports updates to the metrics, their names prefixed, and moves the bar."""
     seen = 0
 
     def report(update: int, metrics: dict[str, float]) -> None:
         nonlocal seen
-        stage.log(update, **metrics)
+        stage.log(update, **{prefix + name: value for name, value in metrics.items()})
         bar.advance(update - seen, f"loss {metrics['loss']:.3f}")
         seen = update
 

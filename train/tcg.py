@@ -20,7 +20,6 @@ import numpy as np
 
 from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
-from o1coder_jax.estimates import mean
 from o1coder_jax.records import Problem, TestCase
 from sandbox.pool import Submission
 from train.data import BatchConfig, Example, HostBatch, example, fitting, packed_batches, padded_batch
@@ -227,7 +226,7 @@ def run(session: Session) -> None:
             updates=config.sft_updates,
         )
         with stage.progress(config.sft_updates, "SFT updates") as bar:
-            fit(sft, packed_batches(usable, config.batch, seed=session.config.seed), report=reporter(stage, bar))
+            fit(sft, packed_batches(usable, config.batch, seed=session.config.seed), report=reporter(stage, bar, "sft_"))
         session.save_model("tcg-sft", sft.weights)
 
         pairs = dpo_pairs(session, session.parts.training, rng)
@@ -247,8 +246,7 @@ def run(session: Session) -> None:
                 yield batch | {"reference": sequence_scores(base.graph, sft.weights, batch, session.mesh)}
 
         with stage.progress(config.dpo_updates, "DPO updates") as bar:
-            report = reporter(stage, bar)
-            fit(dpo, batches(), report=lambda update, m: report(update, {f"dpo_{k}": v for k, v in m.items()}))
+            fit(dpo, batches(), report=reporter(stage, bar, "dpo_"))
         stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights)}
 
         problems = session.parts.heldout[: config.judged_problems]

@@ -41,9 +41,9 @@ _SYSCALLS = """
 """
 
 ACCEPTED = [
-    script("stdin buffer readline", "accepted", "import sys; print(sys.stdin.buffer.readline().decode())", "ab\ncd\n", "ab"),
+    script("stdin buffer", "accepted", "import sys; print(sys.stdin.buffer.readline().decode())", "ab\ncd\n", "ab"),
     script("open descriptor 0", "accepted", "print(open(0).read())", "ab\ncd\n", "ab cd"),
-    script("fstat size of stdin", "accepted", "import os; print(os.read(0, os.fstat(0).st_size).decode())", "ab\n", "ab"),
+    script("size of stdin", "accepted", "import os; print(os.read(0, os.fstat(0).st_size).decode())", "ab\n", "ab"),
     script("write to descriptor 1", "accepted", "import os; os.write(1, b'ab')", "", "ab"),
     script(
         "deep recursion in a thread",
@@ -90,12 +90,14 @@ ACCEPTED = [
     script(
         "a thread that prints last",
         "accepted",
-        "import threading, time; threading.Thread(target=lambda: (time.sleep(0.1), print('ab'))).start()",
+        "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('ab'))).start()",
         "",
         "ab",
     ),
-    script("a module that is not warm", "accepted", "import colorsys; print(colorsys.rgb_to_hls(0, 0, 0)[0])", "", "0.0"),
-    script("a package that is not warm", "accepted", "import xml.dom.minidom as m; print(len(m.__name__))", "", "15"),
+    script(
+        "a module that is not warm", "accepted", "import colorsys; print(colorsys.rgb_to_hls(0, 0, 0)[0])", "", "0.0"
+    ),
+    script("a package that is not warm", "accepted", "import xml.dom as m; print(m.__name__)", "", "xml.dom"),
     call("a value", "accepted", "def f(a, b): return a + b", 5, (2, 3)),
     call("tuples and keys", "accepted", "def f(): return (1, {2: (None, True)})", [1, {"2": [None, True]}]),
     call("a method", "accepted", "class Solution:\n    def f(self, a): return a * 2", 6, (3,)),
@@ -212,7 +214,7 @@ WRONG = [
 ]
 
 FAILED = [
-    call("an object that equals all", "runtime_error", "class A:\n    def __eq__(s, o): return True\ndef f(): return A()"),
+    call("an object that equals all", "runtime_error", "class A:\n    __eq__ = lambda s, o: True\nf = A"),
     call("no entry point", "runtime_error", "def g(): return 1", 1),
     call("an exception", "runtime_error", "def f(): return 1 // 0", 1),
     call("an exception while loading", "runtime_error", "1 // 0\ndef f(): return 1", 1),

@@ -1,4 +1,4 @@
-"""One pool for each tier that this machine can give; tests that need a tier that it cannot give skip with the reason."""
+"""One pool for each tier that this machine can give; tests of a tier that it cannot give skip with the reason."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from o1coder_jax.records import TestCase, Verdict
+from o1coder_jax.records import TestCase
 from sandbox.pool import Pool, Submission
 from tests.sandbox.attacks import ATTACKS, Attack
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
 from o1coder_jax.records import TestCase, Verdict
+from sandbox.limits import Limits
 from sandbox.pool import Pool, SandboxConfig, Submission
 from tests.sandbox.conftest import tier_pool
 from tests.sandbox.processes import descendants, remaining
@@ -19,8 +21,25 @@ TESTS = (TestCase("1", "1"),)
 SLEEPER = "import time; time.sleep(60)"
 
 
+def wait_for(processes: Callable[[], set[int]], count: int) -> set[int]:
+    """Waits until there are `count` processes: a worker, a zygote, a runner and a program for each worker."""
+    deadline = time.monotonic() + 10
+    while len(found := processes()) < count:
+        assert time.monotonic() < deadline, f"only {len(found)} processes"
+        time.sleep(0.05)
+    time.sleep(0.1)
+    return processes()
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+def kill_twice(pool: Pool) -> None:
+    """Kills the pool's only worker, and the next one, while each is at a program."""
+    for _ in range(2):
+        wait_for(lambda: descendants(pool.processes()[0]), 3)
+        kill(pool.processes()[0])
 
 
 def test_killed_worker_loses_no_submission(pool: Pool) -> None:
@@ -34,7 +53,8 @@ def test_killed_worker_loses_no_submission(pool: Pool) -> None:
 
 
 def test_killed_zygote_loses_no_submission(pool: Pool) -> None:
-    futures = [pool.submit(Submission("s", f"print(input())  # zygote {i} {pool.isolation}", TESTS)) for i in range(200)]
+    codes = [f"print(input())  # zygote {i} {pool.isolation}" for i in range(200)]
+    futures = [pool.submit(Submission("s", code, TESTS)) for code in codes]
     futures[20].result()
     for pid in descendants(pool.processes()[0]):
         try:
@@ -47,34 +67,29 @@ def test_killed_zygote_loses_no_submission(pool: Pool) -> None:
 def test_a_worker_that_dies_twice_is_our_failure() -> None:
     with Pool(SandboxConfig(workers=1, isolation="trusted", wall_seconds=30)) as pool:
         future = pool.submit(Submission("s", SLEEPER, TESTS))
-        for _ in range(2):
-            time.sleep(0.5)
-            kill(pool.processes()[0])
+        kill_twice(pool)
         judgement = future.result(timeout=10)
         assert judgement.verdict is Verdict.INFRA_ERROR
         assert (judgement.checked, judgement.total, pool.infra_errors) == (False, 1, 1)
 
 
 def test_our_failures_are_not_cached() -> None:
-    submission = Submission("s", "import time; time.sleep(1.2); print(1)", TESTS)
+    submission = Submission("s", "import time; time.sleep(1); print(1)", TESTS)
     with Pool(SandboxConfig(workers=1, isolation="trusted")) as pool:
         future = pool.submit(submission)
-        for _ in range(2):
-            time.sleep(0.4)
-            kill(pool.processes()[0])
+        kill_twice(pool)
         assert not future.result(timeout=10).checked
         assert pool.submit(submission).result().accepted
 
 
 @pytest.mark.parametrize("tier", ["full", "reduced", "trusted"])
 def test_closing_leaves_no_process(tier: str) -> None:
+    limits = Limits(wall_seconds=60)
     with tier_pool(tier) as pool:
+        workers = set(pool.processes())
         for i in range(2):
-            pool.submit(Submission("s", f"{SLEEPER} # {i}", TESTS))
-        time.sleep(0.3)
-        below = set(pool.processes())
-        below |= {pid for worker in pool.processes() for pid in descendants(worker)}
-        assert len(below) >= 6
+            pool.submit(Submission("s", f"{SLEEPER} # {i}", TESTS, limits=limits))
+        below = wait_for(lambda: workers | {pid for worker in workers for pid in descendants(worker)}, 8)
     assert not remaining(below, 3.0)
 
 
@@ -83,6 +98,7 @@ def test_killed_caller_leaves_no_process(tier: str) -> None:
     tier_pool(tier).close()
     code = f"""
 import sys
+from sandbox.limits import Limits
 from sandbox.pool import *
 from o1coder_jax.records import TestCase
 pool = Pool(SandboxConfig(workers=2, isolation={tier!r}, wall_seconds=60))
@@ -94,9 +110,7 @@ sys.stdin.read()
     caller = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert caller.stdout is not None
     assert caller.stdout.readline() == b"up\n"
-    time.sleep(0.5)
-    below = descendants(caller.pid)
+    below = wait_for(lambda: descendants(caller.pid), 8)
     caller.kill()
     caller.communicate()
-    assert len(below) >= 8
-    assert not remaining(below, 4.0)
+    assert not remaining(below, 3.0)

@@ -26,6 +26,7 @@ BLOCKS = 3
 
 MIN_DISTINCT_OUTPUTS = 8
 MAX_SHARE_OF_ONE_OUTPUT = 0.4
+MAX_OUTPUT_CHARACTERS = 80
 MIN_CHANGE = 0.1
 """Share of the outputs that the removal of any one clause has to change."""
 
@@ -109,17 +110,20 @@ def signature_inputs(kind: Kind) -> tuple[Value, ...]:
     return tuple(distinct_inputs(kind, SIGNATURE_INPUTS, random.Random(f"signature/{kind}")))
 
 
-@functools.lru_cache(maxsize=4096)
-def _prefix(kind: Kind, composition: Composition) -> list[Value]:
+@functools.lru_cache(maxsize=6000)
+def _kept_outputs(kind: Kind, composition: Composition) -> list[Value]:
     return _outputs(kind, composition)
 
 
+def _shared_outputs(kind: Kind, composition: Composition) -> list[Value]:
+    return _kept_outputs(kind, composition) if len(composition) <= 2 else _outputs(kind, composition)
+
+
 def _outputs(kind: Kind, composition: Composition) -> list[Value]:
-    """Outputs on the signature's inputs. The first two clauses are shared by many compositions, hence kept."""
+    """Outputs on the signature's inputs; those of one or two clauses begin many compositions, hence are kept."""
     if not composition:
         return list(signature_inputs(kind))
-    before = _prefix if len(composition) <= 3 else _outputs
-    return run([composition[-1].code], before(kind, composition[:-1]))
+    return run([composition[-1].code], _shared_outputs(kind, composition[:-1]))
 
 
 def instances(names: Sequence[str]) -> Iterator[Composition]:
@@ -129,11 +133,13 @@ def instances(names: Sequence[str]) -> Iterator[Composition]:
 
 
 def examine(kind: Kind, composition: Composition) -> Behaviour | None:
-    """The behaviour of an instance; None if it is nearly constant or has a clause that hardly matters."""
+    """The behaviour of an instance; None if it is nearly constant, long-winded or has a clause that hardly matters."""
     outputs = _outputs(kind, composition)
     printed = [str(output) for output in outputs]
     counts = collections.Counter(printed)
     if len(counts) < MIN_DISTINCT_OUTPUTS or max(counts.values()) > MAX_SHARE_OF_ONE_OUTPUT * len(printed):
+        return None
+    if max(map(len, printed)) > MAX_OUTPUT_CHARACTERS:
         return None
     if any(_idle(kind, composition, index, outputs) for index in range(len(composition))):
         return None
@@ -151,5 +157,5 @@ def _idle(kind: Kind, composition: Composition, index: int, outputs: list[Value]
     rest = composition[:index] + composition[index + 1 :]
     if kinds_of([clause.operation for clause in rest], kind) is None:
         return False
-    shorter = _outputs(kind, rest)
+    shorter = _shared_outputs(kind, rest)
     return sum(map(operator.ne, outputs, shorter)) < MIN_CHANGE * len(outputs)

@@ -79,19 +79,22 @@ class Trace:
 
 
 def make_cases(kind: Kind, composition: Composition, own: int, hidden: int, rng: random.Random) -> Cases | None:
-    """Draws the inputs. None if only an own input kills some mistake, since hidden inputs have to be others."""
+    """Draws the inputs. None if some mistake shows on own inputs only (mostly on the empty one).
+
+    Hidden inputs have to be others, and could not tell that mistake from the reference.
+    """
     cases = _draw(kind, own, hidden, rng)
     trace = Trace(composition, cases.hidden)
     survivors = [mutant for mutant in mutants(composition) if not trace.kills(mutant)]
-    if not survivors:
-        return cases
-    wide, narrow = Trace(composition, pool(kind)), Trace(composition, cases.own)
+    on_empty = Trace(composition, [empty(kind)])
+    if any(on_empty.kills(mutant) for mutant in survivors):
+        return None
     for mutant in survivors:
-        killers = wide.killers(mutant)
+        killers = Trace(composition, pool(kind)).killers(mutant)
         fresh = [value for value in killers if value not in cases.own]
         if fresh and not any(value in cases.hidden for value in fresh):
             cases.hidden.append(rng.choice(fresh))
-        elif not fresh and (killers or narrow.kills(mutant)):
+        elif not fresh and (killers or Trace(composition, cases.own).kills(mutant)):
             return None
     return cases
 

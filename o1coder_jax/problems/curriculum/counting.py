@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import collections
-import random
+from collections.abc import Iterator
 
 from o1coder_jax.problems.curriculum.behaviour import examine, instances
-from o1coder_jax.problems.curriculum.parting import Template, draw_template
+from o1coder_jax.problems.curriculum.catalogue import READERS
+from o1coder_jax.problems.curriculum.config import LONGEST
+from o1coder_jax.problems.curriculum.values import INPUT_KINDS, Kind
 
 
-def count_distinct(limit: int, *, length: int = 4, seed: int = 0) -> int:
-    """Counts instances of `length` clauses that differ in what they compute, and stops at `limit`.
+def count_distinct(limit: int) -> int:
+    """Counts compositions of two and more clauses that differ in what they compute; stops soon after `limit`.
 
-    Statements, forms and phrasings are not counted apart. Each instance is examined as in `build`: nearly
+    Statements, forms and phrasings are not counted apart. Each composition is examined as in `build`: nearly
     constant ones, and those with a clause that hardly matters, do not count.
     """
-    rng = random.Random(f"count/{seed}")
-    used: collections.Counter[str] = collections.Counter()
-    tried: set[Template] = set()
     signatures: set[bytes] = set()
-    while len(signatures) < limit:
-        template = draw_template(length, used, rng)
-        if template is None or template in tried:
-            continue
-        tried.add(template)
-        kind, names = template
-        signatures.update(found.signature for item in instances(names) if (found := examine(kind, item)) is not None)
+    for length in range(2, LONGEST + 1):
+        for kind in INPUT_KINDS:
+            for names in all_chains(kind, length):
+                found = (examine(kind, item) for item in instances(names))
+                signatures.update(behaviour.signature for behaviour in found if behaviour is not None)
+                if len(signatures) >= limit:
+                    return len(signatures)
     return len(signatures)
+
+
+def all_chains(kind: Kind, length: int) -> Iterator[tuple[str, ...]]:
+    """Every sequence of different operations that fit together and begin with a `kind`."""
+    if length == 0:
+        yield ()
+        return
+    for operation in READERS[kind]:
+        for rest in all_chains(dict(operation.signatures)[kind], length - 1):
+            if operation.name not in rest:
+                yield (operation.name, *rest)

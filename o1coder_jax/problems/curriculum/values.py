@@ -8,13 +8,15 @@ because a tiny model has to write such tests too: up to `LIST_LENGTH` numbers in
 from __future__ import annotations
 
 import enum
+import functools
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 Value = list[int] | str | int
 
 LIST_LENGTH = 8
 TEXT_LENGTH = 10
+BANK_INPUTS = 4000
 SMALLEST, LARGEST = -9, 20
 
 # Few letters, so that repeats and the letters that operations name (a, b, e) are frequent.
@@ -104,22 +106,27 @@ def random_input(kind: Kind, rng: random.Random) -> Value:
     return "".join(rng.choice(_ALPHABET) for _ in range(rng.randint(0, TEXT_LENGTH)))
 
 
+@functools.cache
+def _bank(kind: Kind) -> tuple[Value, ...]:
+    """Different random inputs, the same in every run, from which all others are drawn."""
+    rng = random.Random(f"bank/{kind}")
+    bank: dict[str, Value] = {}
+    while len(bank) < BANK_INPUTS:
+        value = random_input(kind, rng)
+        bank[str(value)] = value
+    return tuple(bank.values())
+
+
 def distinct_inputs(
-    kind: Kind, count: int, rng: random.Random, *, first: Iterable[Value] = (), without: Iterable[Value] = ()
+    kind: Kind, count: int, rng: random.Random, *, first: Sequence[Value] = (), without: Sequence[Value] = ()
 ) -> list[Value]:
     """`count` different inputs, those of `first` (as many as fit) ahead of random ones, none of `without`."""
     seen = {str(value) for value in without}
     chosen: list[Value] = []
-
-    def offer(value: Value) -> None:
-        if str(value) not in seen and len(chosen) < count:
+    for value in [*first, *rng.sample(_bank(kind), count + len(without))]:
+        if len(chosen) < count and str(value) not in seen:
             seen.add(str(value))
             chosen.append(value)
-
-    for value in first:
-        offer(value)
-    while len(chosen) < count:
-        offer(random_input(kind, rng))
     return chosen
 
 

@@ -1,0 +1,149 @@
+"""The base policy, where no pretrained checkpoint is given.
+
+    python -m train.bootstrap --config configs/tiny.yaml
+
+Draws the problems, fits a tokenizer, and trains a small decoder from scratch on worked examples of the
+training part, written by the curriculum's unreliable teacher. The rest of the loop does not know the difference
+between this and a downloaded model: it starts from the checkpoint `policy-000`.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from flax import nnx
+
+from o1coder_jax import losses, tcg
+from o1coder_jax.errors import UserError
+from o1coder_jax.mesh import replicate
+from o1coder_jax.problems import CurriculumConfig, Parts
+from o1coder_jax.problems.curriculum import Teacher, build
+from o1coder_jax.records import Problem, write_jsonl
+from o1coder_jax.steps import render_prompt
+from o1coder_jax.tokenizer import Tokenizer
+from train.data import BatchConfig, Example, example, fitting, packed_batches
+from train.gold import checked_parts
+from train.session import PARTS, Session, policy_name, reporter
+from train.step import Objective, OptimizerConfig, Trainer, fit
+
+
+@dataclass(frozen=True)
+class BootstrapConfig:
+    """Training of the base.
+
+    Attributes:
+      updates: optimiser steps.
+      samples: answers of the teacher per training problem.
+      tokenizer_texts: examples that the vocabulary is fitted on.
+      curriculum: the problems it learns from when the run's own source is a file; sizes other than `training`
+        are then unused.
+      batch, optimizer: see there.
+    """
+
+    updates: int = 1000
+    samples: int = 8
+    tokenizer_texts: int = 2000
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-3, warmup=40))
+
+    def __post_init__(self) -> None:
+        if self.updates < 1 or self.samples < 1:
+            raise UserError("bootstrap: updates and samples must be at least 1")
+
+
+def write_parts(session: Session) -> None:
+    """Builds the run's problems, with what was set aside and why, as files of the run folder."""
+    config = session.config
+    with session.run.stage_scope("problems") as stage:
+        if config.problems.source == "curriculum":
+            parts, rejected = build(config.problems.curriculum, config.seed), []
+        else:
+            parts, rejected = checked_parts(config.problems, config.seed, session.pool)
+        session.part_path(PARTS[0]).parent.mkdir(exist_ok=True)
+        for part in PARTS:
+            stage.result[part] = write_jsonl(session.part_path(part), getattr(parts, part))
+        write_jsonl(session.run.folder / "problems" / "set_aside.jsonl", rejected)
+        stage.result["set_aside"] = len(rejected)
+        for row in rejected:
+            print(f"set aside {row.id}: {row.reason}", flush=True)
+
+
+def teaching_parts(session: Session) -> Parts:
+    """The curriculum that the base learns from: the run's own, or one beside a file source."""
+    if session.config.problems.source == "curriculum":
+        return session.parts
+    return build(session.config.bootstrap.curriculum, session.config.seed)
+
+
+def teacher_of(session: Session) -> Teacher:
+    config = session.config
+    own = config.problems.source == "curriculum"
+    return Teacher(config.problems.curriculum if own else config.bootstrap.curriculum, config.seed)
+
+
+def lessons(session: Session, problems: list[Problem], tokenizer: Tokenizer) -> list[Example]:
+    """The teacher's answers as training examples."""
+    teacher, rng = teacher_of(session), random.Random(f"{session.config.seed} lessons")
+    out = []
+    for problem in problems:
+        prompt = tokenizer.encode(render_prompt(problem.statement))
+        for _ in range(session.config.bootstrap.samples):
+            out.append(example(prompt, tokenizer.encode(teacher.sample(problem, rng))))
+    return out
+
+
+def fit_tokenizer(session: Session, problems: list[Problem]) -> Tokenizer:
+    """A vocabulary for statements, worked answers and test cases."""
+    teacher, rng = teacher_of(session), random.Random(f"{session.config.seed} tokenizer")
+    texts: list[str] = []
+    while len(texts) < session.config.bootstrap.tokenizer_texts:
+        problem = rng.choice(problems)
+        texts.append(render_prompt(problem.statement) + teacher.sample(problem, rng))
+        if problem.tests and len(texts) % 4 == 0:
+            texts.append(tcg.render_cases(rng.sample(problem.tests, 1), problem.form))
+    return Tokenizer.train(texts, session.config.tokenizer)
+
+
+def run(session: Session) -> None:
+    """Makes problems, tokenizer and base policy."""
+    if session.run.stage("problems") is None:
+        write_parts(session)
+    config = session.config.bootstrap
+    with session.run.stage_scope("bootstrap") as stage:
+        problems = teaching_parts(session).training
+        if not problems:
+            raise UserError("the bootstrap has no training problems; raise problems.curriculum.training")
+        tokenizer = fit_tokenizer(session, problems)
+        tokenizer.save(session.tokenizer_path)
+        examples = lessons(session, problems, tokenizer)
+        usable = fitting(examples, config.batch.length)
+        stage.result |= {
+            "examples": len(usable),
+            "too_long": len(examples) - len(usable),
+            "vocab_size": tokenizer.vocab_size,
+            "mean_answer_tokens": sum(float(e["weight"].sum()) for e in examples) / len(examples),
+            "mean_tokens": sum(len(e["tokens"]) for e in examples) / len(examples),
+            "longest_prompt": max(int((e["weight"] == 0).sum()) for e in examples),
+            "longest_answer": max(int(e["weight"].sum()) for e in examples),
+        }
+        graph, weights = nnx.split(session.new_model())
+        trainer = Trainer(
+            graph,
+            replicate(session.mesh, weights),
+            Objective.of(losses.sft),
+            config.optimizer,
+            session.mesh,
+            updates=config.updates,
+        )
+        batches = packed_batches(usable, config.batch, seed=session.config.seed)
+        with stage.progress(config.updates, "updates") as bar:
+            stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+        stage.result["weights"] = session.save_model(policy_name(0), trainer.weights)
+
+
+if __name__ == "__main__":
+    from train.command import stage_command
+
+    stage_command(run, "bootstrap", __doc__)

@@ -1,0 +1,58 @@
+"""The whole loop, from problems to a better policy. Read this file first.
+
+    python -m train.selfplay --config configs/tiny.yaml
+
+The six steps of O1-CODER (arXiv 2412.00154, algorithm 1), each a module of its own that reads and writes files in the
+run folder `runs/NAME` and can be run alone. A stage that is finished is not done again: after a crash or Ctrl-C the
+same command goes on from the last finished one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from o1coder_jax.config import Flag, parse_with_flags
+from o1coder_jax.errors import run_command
+from train import bootstrap, evaluate, prm, reason, rl, sft, tcg
+from train.config import Config
+from train.session import Session, StageName
+from train.summary import print_table, summarise
+
+
+def loop(session: Session) -> None:
+    """Runs every stage that is not finished yet."""
+    step(session, "bootstrap", "base policy", bootstrap.run)
+    step(session, "000-evaluate", "the base, measured", evaluate.run, 0)
+    step(session, "tcg", "step 1 of 6: train the test case generator", tcg.run)
+    for i in range(1, session.config.iterations + 1):
+        name = StageName(i)
+        searching = "step 2 of 6: reasoning data from search" if i == 1 else "step 6 of 6: new reasoning data"
+        step(session, name("search"), searching, reason.run, i)
+        step(session, name("sft"), "step 3 of 6: fine-tune the policy on verified paths", sft.run, i)
+        step(session, name("prm"), "step 4 of 6: train the process reward model", prm.run, i)
+        step(session, name("rl"), "step 5 of 6: improve the policy by RL", rl.run, i)
+        step(session, name("evaluate"), "held-out problems", evaluate.run, i)
+        summary = summarise(session)
+        session.run.write_summary(summary)
+        print_table(summary)
+
+
+def step(session: Session, stage: str, title: str, run: Callable[..., None], *arguments: int) -> None:
+    """Runs a stage unless it is finished."""
+    if session.run.stage(stage) is None:
+        print(f"\n{stage}: {title}", flush=True)
+        run(session, *arguments)
+
+
+def main() -> None:
+    flags = {"fresh": Flag(bool, False, "throw away what the run folder holds of an earlier run")}
+    config, options = parse_with_flags(
+        Config, None, flags, prog="python -m train.selfplay", description="The whole loop."
+    )
+    with Session.open(config, fresh=options["fresh"]) as session:
+        loop(session)
+        print(f"\n{session.run.folder}/summary.json holds all figures; python -m train.show {session.run.folder}")
+
+
+if __name__ == "__main__":
+    run_command(main)
