@@ -141,11 +141,11 @@ def open_rows(
     fresh = replace(
         rows,
         tokens=jnp.where(start[..., None], 0, rows.tokens).at[..., 0].set(jnp.where(start, token, rows.tokens[..., 0])),
-        log_probability=rows.log_probability.at[..., 0].set(
-            jnp.where(start, log_probability, rows.log_probability[..., 0])
-        ),
+        log_probability=jnp.where(start[..., None], 0.0, rows.log_probability)
+        .at[..., 0]
+        .set(jnp.where(start, log_probability, rows.log_probability[..., 0])),
         length=jnp.where(start, 1, rows.length),
-        done=jnp.where(start, stop[token], rows.done),
+        done=jnp.where(start, stop[token] | (rows.tokens.shape[2] == 1), rows.done),
         start=jnp.where(opening, length, rows.start),
         seeds=jnp.where(start[..., None], seeds, rows.seeds),
     )
@@ -262,7 +262,7 @@ def start_batch(
     model = nnx.merge(graph, weights)
     prefix = prefill(model, tokens, length - 1)
     last = jnp.take_along_axis(tokens, (length - 1)[:, None], axis=1)[:, 0]
-    rows = empty_rows(model, *seeds.shape[:2], capacity)
+    rows = empty_rows(model, seeds.shape[0], seeds.shape[1], capacity)
     opening = jnp.ones(len(tokens), bool)
     prefix, rows, _, _ = open_rows(
         model,
@@ -292,4 +292,5 @@ def decode_batch(
     truncated: bool,
 ) -> Rows:
     """`decode`, jitted, the rows donated."""
-    return decode(nnx.merge(graph, weights), prefix, rows, steps=steps, stop=stop, settings=settings, truncated=truncated)
+    model = nnx.merge(graph, weights)
+    return decode(model, prefix, rows, steps=steps, stop=stop, settings=settings, truncated=truncated)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.decode import decode_batch, start_batch, stop_mask
+from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.transformer import Transformer
@@ -40,6 +42,11 @@ class GenerationConfig:
 
     rows: int = 256
     answer_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "answer_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"generation.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 def generate(
@@ -70,7 +77,7 @@ def generate(
     stop = replicate(mesh, stop_mask(vocab_size, stops))
     settings = replicate(mesh, sampling.arrays())
     base = np.tile(np.asarray(seed_for(*seed)), (len(prompts), 1))
-    keys = np.asarray(fold(base, np.arange(len(prompts))))
+    keys = np.asarray(fold(jnp.asarray(base), jnp.arange(len(prompts))))
     out: list[list[Sample]] = [[] for _ in prompts]
     for chosen in _chunks(order, group):
         width = -(-max(len(prompts[i]) for i in chosen) // PROMPT_BUCKET) * PROMPT_BUCKET
@@ -80,7 +87,7 @@ def generate(
         for row, index in enumerate(chosen):
             tokens[row, : len(prompts[index])] = prompts[index]
             length[row] = len(prompts[index])
-            seeds[row] = np.asarray(fold(np.tile(keys[index], (samples, 1)), np.arange(samples)))
+            seeds[row] = np.asarray(fold(jnp.asarray(np.tile(keys[index], (samples, 1))), jnp.arange(samples)))
         tokens, length, seeds = shard_rows(mesh, (tokens, length, seeds))
         prefix, running = start_batch(
             graph,

@@ -31,24 +31,25 @@ def log_probability(
 
     Logits exist for one chunk of tokens at a time, forward and backward: B x S x V is never held.
     """
-    flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    count = flat_hidden.shape[0]
-    chunk = min(CHUNK, count)
-    padding = -count % chunk
-    flat_hidden = jnp.pad(flat_hidden, ((0, padding), (0, 0)))
-    flat_targets = jnp.pad(flat_targets, (0, padding))
+    rows, length = targets.shape
+    chunk = min(max(CHUNK // rows, 1), length)
+    padding = -length % chunk
 
     @jax.checkpoint
     def score(part: tuple[Array, Array]) -> tuple[Array, Array]:
         logits = model.logits(part[0])
         total = jax.nn.logsumexp(logits, axis=-1)
-        picked = jnp.take_along_axis(logits, part[1][:, None], axis=-1)[:, 0]
+        picked = jnp.take_along_axis(logits, part[1][..., None], axis=-1)[..., 0]
         mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)
         return picked - total, total - mean_logit
 
-    chunks = (flat_hidden.reshape(-1, chunk, hidden.shape[-1]), flat_targets.reshape(-1, chunk))
-    picked, entropy = jax.lax.map(score, chunks)
-    return picked.reshape(-1)[:count].reshape(targets.shape), entropy.reshape(-1)[:count].reshape(targets.shape)
+    def split(x: Array) -> Array:  # (B, S, ...) -> (chunks, B, chunk, ...): rows stay on their devices
+        padded = jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
+
+    scored = jax.lax.map(score, (split(hidden), split(targets)))
+    picked, entropy = (jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length] for x in scored)
+    return picked, entropy
 
 
 def token_scores(model: Transformer, batch: Batch) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:

@@ -50,9 +50,7 @@ class Pages:
     free: Int[Array, " T"]
 
 
-def empty_pages(
-    config: ModelConfig, *, trees: int, nodes: int, pages: int, path_pages: int, page_tokens: int
-) -> Pages:
+def empty_pages(config: ModelConfig, *, trees: int, nodes: int, pages: int, path_pages: int, page_tokens: int) -> Pages:
     """A pool of `pages` pages of `page_tokens` tokens for each tree."""
     shape = (trees, pages * page_tokens, config.kv_heads, config.head_size)
     plane = jnp.zeros((trees, nodes), jnp.int32)

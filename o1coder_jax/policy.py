@@ -44,5 +44,5 @@ def encode_prompt(tokenizer: Tokenizer, problem: Problem, cap: int) -> tuple[lis
     ids = tokenizer.encode(render_prompt(problem.statement))
     if len(ids) <= cap:
         return ids, False
-    tail = tokenizer.encode(f"\n{STEP_BEGIN}")
+    tail = tokenizer.encode(f"\n{STEP_BEGIN}")[-cap:]
     return ids[: cap - len(tail)] + tail, True

@@ -45,7 +45,8 @@ class PhiConfig:
             raise UserError(f"rl.phi.gamma is {self.gamma}; it must lie in [0, 1]")
         if not 0 <= self.floor <= self.outcome_weight <= 1:
             raise UserError(
-                f"rl.phi: floor {self.floor} and outcome_weight {self.outcome_weight} must keep 0 <= floor <= weight <= 1"
+                f"rl.phi: floor is {self.floor} and outcome_weight {self.outcome_weight}; "
+                "they must keep 0 <= floor <= outcome_weight <= 1"
             )
         if self.horizon < 1:
             raise UserError(f"rl.phi.horizon is {self.horizon}; it must be at least one update")

@@ -83,11 +83,16 @@ def draw(
 
 
 def _invert(mass: Float[Array, "R C"], uniform: Float[Array, " R"]) -> Int[Array, " R"]:
-    """First index whose cumulative mass exceeds uniform * total; never one without mass."""
+    """First index with mass whose cumulative mass exceeds uniform * total.
+
+    A parallel cumulative sum is not quite monotone in floating point: it may step up at an index without mass, so
+    those are passed over by name, and the last index with mass stands in where rounding leaves no other.
+    """
+    index = jnp.arange(mass.shape[-1])
     cumulative = jnp.cumsum(mass, axis=-1)
-    below = cumulative <= uniform[:, None] * cumulative[:, -1:]
-    last = mass.shape[-1] - 1 - jnp.argmax(mass[:, ::-1] > 0, axis=-1)
-    return jnp.minimum(jnp.sum(below, axis=-1), last)
+    exceeds = (cumulative > uniform[:, None] * cumulative[:, -1:]) & (mass > 0)
+    first = jnp.min(jnp.where(exceeds, index, mass.shape[-1]), axis=-1)
+    return jnp.minimum(first, jnp.max(jnp.where(mass > 0, index, 0), axis=-1))
 
 
 def uniforms(seeds: UInt32[Array, "R 2"], counter: Int[Array, " R"]) -> Float[Array, " R"]:

@@ -40,7 +40,7 @@ class Action(enum.IntEnum):
 _NAMES = {Action.DEFINE: "define", Action.REFINE: "refine", Action.CODE: "code"}
 _ACTIONS = {name: action for action, name in _NAMES.items()}
 _STEP = re.compile(r"\s*(\d{1,3})\. (define|refine|code):[ \n](.*)", re.DOTALL)
-_BLOCK = re.compile(r"```python\n(.*?)\n?```", re.DOTALL)
+_BLOCK = re.compile(r"```python\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)  # closed on a line of its own
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def parse_step(text: str) -> Step:
     if action is not Action.CODE:
         return Step(action, body)
     blocks = _BLOCK.findall(body)
-    return Step(action, body, blocks[-1]) if blocks else Step(Action.NONE, text)
+    return Step(action, body, blocks[-1].removesuffix("\n")) if blocks else Step(Action.NONE, text)
 
 
 def split_path(text: str) -> list[str]:

@@ -20,6 +20,10 @@ from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
 
 PAD_ID, UNKNOWN_ID = 0, 1
 _MARKERS = (STEP_BEGIN, STEP_END, END)
+# sentencepiece never merges across a newline; a private character in its place may be part of a longer piece, and
+# since the two change places the way back is exact whatever the text holds.
+_NEWLINE_SWAP = str.maketrans("\n\ue000", "\ue000\n")
+_BLANK_SIGN = "\u2581"  # sentencepiece's own sign for a blank: in a text it would come back as one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Tokenizer:
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._pieces.get_piece_size()
         self.step_begin, self.step_end, self.end = (self._pieces.piece_to_id(m) for m in _MARKERS)
+        self._blank_sign = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in _BLANK_SIGN.encode()]
         self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
     @classmethod
@@ -60,7 +65,7 @@ class Tokenizer:
         """Fits a vocabulary; deterministic for the same texts in the same order."""
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=(text.translate(_NEWLINE_SWAP) for text in texts),
             model_writer=model,
             model_type="bpe",
             vocab_size=config.vocab_size,
@@ -75,7 +80,8 @@ class Tokenizer:
             split_digits=True,
             byte_fallback=True,
             hard_vocab_limit=False,
-            user_defined_symbols=[*_MARKERS, "\n"],
+            user_defined_symbols=list(_MARKERS),
+            treat_whitespace_as_suffix=True,
             pad_id=PAD_ID,
             unk_id=UNKNOWN_ID,
             bos_id=-1,
@@ -87,18 +93,30 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
+        """Reads what `save` wrote; anything else is a `UserError`."""
         try:
-            return cls(path.read_bytes())
+            model = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}; run the bootstrap first") from error
+        try:
+            tokenizer = cls(model) if model else None  # sentencepiece takes an empty file for a model
+        except RuntimeError:
+            tokenizer = None
+        if tokenizer is None or UNKNOWN_ID in (tokenizer.step_begin, tokenizer.step_end, tokenizer.end):
+            raise UserError(f"{path} is no tokenizer of this project (or is damaged); run the bootstrap again")
+        return tokenizer
 
     def save(self, path: Path) -> None:
         path.write_bytes(self._model)
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._pieces.encode(text)
+        """Token ids; `decode` gives the text back, whatever its characters."""
+        first, *rest = (self._pieces.encode(part) for part in text.translate(_NEWLINE_SWAP).split(_BLANK_SIGN))
+        ids: list[int] = list(first)
+        for part in rest:
+            ids += [*self._blank_sign, *part]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._pieces.decode([int(i) for i in ids])
-        return text
+        return text.translate(_NEWLINE_SWAP)

@@ -76,9 +76,7 @@ def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) ->
     return (x32 * scale).astype(x.dtype)
 
 
-def rotate(
-    x: Float[Array, "B S N E"], positions: Int[Array, "B S"], theta: float
-) -> Float[Array, "B S N E"]:
+def rotate(x: Float[Array, "B S N E"], positions: Int[Array, "B S"], theta: float) -> Float[Array, "B S N E"]:
     """Rotary positions (arXiv 2104.09864), halves convention of the Hugging Face checkpoints."""
     half = x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -169,7 +167,11 @@ class Transformer(nnx.Module):
             self.value_bias = nnx.Param(jnp.zeros(()))
 
     def hidden(
-        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], attend: Attend, cache: Sequence[Any] | None = None
+        self,
+        tokens: Int[Array, "B S"],
+        positions: Int[Array, "B S"],
+        attend: Attend,
+        cache: Sequence[Any] | None = None,
     ) -> tuple[Float[Array, "B S D"], list[Any]]:
         """Runs the layers.
 

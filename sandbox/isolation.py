@@ -105,6 +105,8 @@ def missing(tier: Tier) -> list[str]:
     problem = syscalls.problem()
     if problem:
         lacks.append(problem)
+    if tier == "reduced" and importlib.util.find_spec("landlockpy") is None:
+        lacks.append("the Python package landlockpy: pip install landlockpy")
     if tier == "full" and shutil.which("bwrap") is None:
         lacks.append("bubblewrap: install the package `bubblewrap` of your distribution")
     return lacks

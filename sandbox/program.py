@@ -20,18 +20,22 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from sandbox.source import FILE_NAME
+
 # Kinds of a note.
 EXCEPTION = b"E"
 MEMORY = b"M"
 # Further kinds of a line of the call form.
+COMPILED, NOT_COMPILED = b"C", b"B"  # the payload of the second is a verdict and a detail
 READY = b"R"  # the module was loaded and the entry point is there
-NOT_LOADED = b"L"  # loading failed
 VALUE = b"V"
 EXIT = b"X"  # SystemExit; the payload is its status
 TOO_LARGE = b"T"  # the value could not be written down
 
+LOADING = -1  # the index of lines about compiling and loading
 EXIT_FAILED = 1
 _DETAIL_CHARACTERS = 300
+_SOLUTION_MODULES = "bisect collections functools heapq itertools math operator random re string typing".split()
 
 
 def fresh_module(name: str) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def describe(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
         trace, line = error.__traceback__, 0
         while trace is not None:
-            if trace.tb_frame.f_code.co_filename == "<program>":
+            if trace.tb_frame.f_code.co_filename == FILE_NAME:
                 line = trace.tb_lineno
             trace = trace.tb_next
         return text[:_DETAIL_CHARACTERS] + (f" (line {line})" if line else "")
@@ -102,6 +106,17 @@ def run_script(code: types.CodeType, report: int) -> None:
         leave(status)
 
 
+def solution_names() -> dict[str, Any]:
+    """What the judges that ask for a `class Solution` have imported for it."""
+    names: dict[str, Any] = {}
+    for name in ("bisect", "collections", "functools", "heapq", "itertools", "typing"):
+        module = sys.modules[name]
+        public = getattr(module, "__all__", None) or [key for key in vars(module) if not key.startswith("_")]
+        names.update({key: getattr(module, key) for key in public})
+    names.update({name: sys.modules[name] for name in _SOLUTION_MODULES})
+    return names
+
+
 def find_entry(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
     """A function of the module, or a method of its `Solution`, which is made anew for each call."""
     entry = namespace.get(name)
@@ -149,14 +164,13 @@ class Reporter:
 
 
 def run_calls(
-    code: types.CodeType, name: str, indices: range, read: Callable[[int], bytes], report: int, limit: int
+    code: types.CodeType, name: str, indices: list[int], read: Callable[[int], bytes], lines: Reporter
 ) -> None:
     """Loads a program, then calls its function for each index on the arguments that `read` gives; never returns.
 
     An exception ends its own test only; a lack of memory ends the process.
     """
     leave, decode, tell = os._exit, json.loads, describe
-    lines = Reporter(report, limit)
     status = EXIT_FAILED
     try:
         entry = _load(code, name, lines)
@@ -185,15 +199,17 @@ def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any
     try:
         # Not `__main__`: what a program does when it is run as a script is no part of the call form.
         namespace = fresh_module("program")
+        if "Solution" in code.co_names:
+            namespace.update(solution_names())
         exec(code, namespace)
         entry = find_entry(namespace, name)
     except SystemExit as error:
-        lines.text(EXIT, -1, str(exit_status(error)))
+        lines.text(EXIT, LOADING, str(exit_status(error)))
     except MemoryError:
-        lines.line(MEMORY, -1, b'""')
+        lines.line(MEMORY, LOADING, b'""')
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the program's
-        lines.text(NOT_LOADED, -1, tell(error))
+        lines.text(EXCEPTION, LOADING, tell(error))
     else:
-        lines.text(READY, -1, "")
+        lines.text(READY, LOADING, "")
         return entry
     return None

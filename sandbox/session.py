@@ -10,7 +10,7 @@ import os
 import signal
 from typing import Any
 
-from sandbox import compare, program, runner
+from sandbox import child, compare, program
 from sandbox.host import InfraFailure, Zygote
 
 # A row is (verdict, cpu seconds, wall seconds, memory bytes, detail); verdicts are the values of `records.Verdict`.
@@ -21,6 +21,8 @@ TIME, IDLE, OUTPUT = "time_limit", "idle_limit", "output_limit"
 
 _SLACK_SECONDS = 30.0
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_MAX_BATCH = 10_000  # indices that fit into a message
+_COMPILE_VERDICTS = ("compile_error", FAILED, MEMORY)
 _sequence = itertools.count(1)
 
 
@@ -45,9 +47,30 @@ class Line:
     """One line of the call form's report: a claim of the program about one test."""
 
     kind: bytes
-    index: int
     cpu_seconds: float
     payload: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The report of one child: how it ended, and the lines that it wrote."""
+
+    ended: child.Ended
+    report: list[Line]
+
+    @property
+    def about_loading(self) -> list[Line]:
+        return self.report[:2]
+
+    @property
+    def loaded(self) -> bool:
+        """The program is compiled and its entry point was found."""
+        return [line.kind for line in self.about_loading] == [program.COMPILED, program.READY]
+
+    @property
+    def lines(self) -> list[Line]:
+        """Those of the tests, in the order in which they were run."""
+        return self.report[2:]
 
 
 class Session:
@@ -56,48 +79,39 @@ class Session:
     def __init__(self, zygote: Zygote, work: Work, expected: list[Any] | None, matches: compare.Matcher):
         self._zygote, self._work, self._expected, self._matches = zygote, work, expected, matches
         self._sequence = next(_sequence)
+        self._compiled = True
         self._executed = 0
         self._rows: list[Row] = []
         self._values: list[Any] = []
 
     def run(self) -> tuple[Any, ...]:
         """(verdict, compiled, passed, total, rows, values, tests run); `InfraFailure` when nothing can be said."""
-        self._send_job()
-        broken = self._compiled()
-        if broken is not None:
-            verdict, detail = broken
-            self._rows.append((verdict, 0.0, 0.0, 0, detail))
-        elif self._work.fn_name is not None:
-            self._run_calls()
-        else:
-            self._run_scripts()
-        if broken is None:
-            self._end()
-        return self._summary(broken is None)
-
-    def _summary(self, compiled: bool) -> tuple[Any, ...]:
-        verdict = next((row[0] for row in self._rows if row[0] != ACCEPTED), ACCEPTED)
-        passed = sum(row[0] == ACCEPTED for row in self._rows)
-        values = self._values if self._expected is None else []
-        return verdict, compiled, passed, len(self._work.inputs), self._rows, values, self._executed
-
-    # Talking to the runner.
-
-    def _send_job(self) -> None:
         work = self._work
         call_form = work.fn_name is not None
         inputs = [json.dumps(value) if call_form else value for value in work.inputs]
         texts = [work.code, work.fn_name or "", *inputs]
         fd = _sealed_file([text.encode("utf-8", "surrogatepass") for text in texts])
-        limits = (work.cpu_seconds, work.wall_seconds, work.memory_bytes, work.output_bytes)
         try:
-            self._zygote.send(("job", (self._sequence, call_form, len(inputs), *limits)), (fd,))
+            if call_form:
+                self._run_calls(fd)
+            else:
+                self._run_scripts(fd)
         finally:
             os.close(fd)
+        verdict = next((row[0] for row in self._rows if row[0] != ACCEPTED), ACCEPTED)
+        passed = sum(row[0] == ACCEPTED for row in self._rows)
+        values = self._values if self._expected is None else []
+        return verdict, self._compiled, passed, len(work.inputs), self._rows, values, self._executed
+
+    def _job(self) -> tuple[Any, ...]:
+        """The fields of `child.Job`."""
+        work = self._work
+        limits = (work.cpu_seconds, work.wall_seconds, work.memory_bytes, work.output_bytes)
+        return self._sequence, len(work.inputs), *limits
 
     def _receive(self) -> tuple[tuple[Any, ...], list[int]]:
         """The next message about this job, its kind first."""
-        wall = runner.MAX_WALL_WINDOWS * self._work.wall_seconds + self._work.cpu_seconds
+        wall = child.MAX_WALL_WINDOWS * self._work.wall_seconds + self._work.cpu_seconds
         while True:
             (kind, sequence, *rest), fds = self._zygote.receive(wall + _SLACK_SECONDS)
             if sequence == self._sequence:
@@ -105,67 +119,74 @@ class Session:
             for fd in fds:
                 os.close(fd)
 
-    def _compiled(self) -> tuple[str, str] | None:
-        """None, or the verdict and detail of a program that does not compile."""
-        (kind, *rest), _ = self._receive()
-        if kind == "compiled":
-            verdict, detail = rest
-            if not verdict:
-                return None
-            self._receive()  # done
-            return verdict, detail
-        status, cpu_seconds = rest
-        if cpu_seconds >= self._work.cpu_seconds:
-            return TIME, "compilation took too long"
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
-            return FAILED, f"the compiler was ended by {signal.Signals(os.WTERMSIG(status)).name}"
-        raise InfraFailure(f"the sandbox's compiler ended with status {status}")
-
-    def _ask(self, first: int, stop: int) -> None:
-        self._zygote.send(("run", self._sequence, first, stop))
-
-    def _ran(self, index: int) -> tuple[runner.Ended, bytes, int]:
-        """How the child ended that began with test `index`; its note; the descriptor of what it wrote."""
-        (kind, *rest), fds = self._receive()
-        if kind != "ran" or rest[0] != index:
-            raise InfraFailure(f"the sandbox's runner ended early: {kind} {rest}")
-        ended = runner.Ended(*rest[1])
+    def _ended(self, row: tuple[Any, ...], fd: int) -> child.Ended:
+        ended = child.Ended(*row)
         killed = os.WIFSIGNALED(ended.status) and os.WTERMSIG(ended.status) == signal.SIGKILL
-        if ended.cause == runner.EXITED and killed and ended.cpu_seconds < self._work.cpu_seconds:
-            os.close(fds[0])
+        if ended.cause == child.EXITED and killed and ended.cpu_seconds < self._work.cpu_seconds:
+            os.close(fd)
             raise InfraFailure("a program was killed from outside: the machine may be short of memory")
-        return ended, rest[2], fds[0]
-
-    def _end(self) -> None:
-        self._zygote.send(("end", self._sequence))
-        (kind, *_), _ = self._receive()
-        if kind != "done":
-            raise InfraFailure(f"the sandbox's runner said {kind} at its end")
-
-    # The stdin form.
-
-    def _run_scripts(self) -> None:
-        total, one_by_one = len(self._work.inputs), self._work.stop_at_failure
-        if not one_by_one:
-            self._ask(0, total)
-        for index in range(total):
-            if one_by_one:
-                self._ask(index, index + 1)
-            ended, note, fd = self._ran(index)
-            self._executed += 1
-            try:
-                row, value = self._judge_script(index, ended, note, fd)
-            finally:
-                os.close(fd)
-            self._add(row, value)
-            if one_by_one and row[0] != ACCEPTED:
-                return
+        return ended
 
     def _add(self, row: Row, value: Any) -> None:
         self._rows.append(row)
         self._values.append(value if row[0] == ACCEPTED else None)
 
-    def _judge_script(self, index: int, ended: runner.Ended, note: bytes, fd: int) -> tuple[Row, Any]:
+    def _not_compiled(self, verdict: str, detail: str) -> None:
+        self._compiled = False
+        self._add((verdict, 0.0, 0.0, 0, detail), None)
+
+    def _stopped(self) -> bool:
+        return self._work.stop_at_failure and self._rows[-1][0] != ACCEPTED
+
+    # The stdin form: a runner compiles, then runs each test in a process of its own.
+
+    def _run_scripts(self, fd: int) -> None:
+        self._zygote.send(("scripts", self._job()), (fd,))
+        if not self._runner_compiles():
+            return
+        total, one_by_one = len(self._work.inputs), self._work.stop_at_failure
+        if not one_by_one:
+            self._zygote.send(("run", self._sequence, 0, total))
+        for index in range(total):
+            if one_by_one:
+                self._zygote.send(("run", self._sequence, index, index + 1))
+            self._add(*self._script_result(index))
+            if self._stopped():
+                break
+        self._zygote.send(("end", self._sequence))
+        (kind, *_), _ = self._receive()
+        if kind != "done":
+            raise InfraFailure(f"the sandbox's runner said {kind} at its end")
+
+    def _runner_compiles(self) -> bool:
+        (kind, *rest), _ = self._receive()
+        if kind == "compiled":
+            verdict, detail = rest
+            if verdict:
+                self._not_compiled(verdict, detail)
+                self._receive()  # done
+            return not verdict
+        status, cpu_seconds = rest
+        if cpu_seconds >= self._work.cpu_seconds:
+            self._not_compiled(TIME, "compilation took too long")
+        elif os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
+            self._not_compiled(FAILED, f"the compiler was ended by {signal.Signals(os.WTERMSIG(status)).name}")
+        else:
+            raise InfraFailure(f"the sandbox's compiler ended with status {status}")
+        return False
+
+    def _script_result(self, index: int) -> tuple[Row, Any]:
+        (kind, *rest), fds = self._receive()
+        if kind != "ran" or rest[0] != index:
+            raise InfraFailure(f"the sandbox's runner ended early: {kind} {rest}")
+        ended = self._ended(rest[1], fds[0])
+        self._executed += 1
+        try:
+            return self._judge_script(index, ended, rest[2], fds[0])
+        finally:
+            os.close(fds[0])
+
+    def _judge_script(self, index: int, ended: child.Ended, note: bytes, fd: int) -> tuple[Row, Any]:
         limit = self._work.output_bytes
         verdict, detail = _how_it_ended(ended)
         size = os.fstat(fd).st_size
@@ -184,69 +205,86 @@ class Session:
                 verdict = WRONG
         return (verdict, ended.cpu_seconds, ended.wall_seconds, ended.memory_bytes, detail), text
 
-    # The call form: all tests in one process; whatever fails there, or is not reached, in a process of its own.
+    # The call form: all tests in one process. What fails there is run again, so that no test fails because of another.
 
-    def _run_calls(self) -> None:
-        total, start = len(self._work.inputs), 0
-        while start < total:
-            ended, lines = self._batch(start, total)
-            if not lines or lines[0].kind != program.READY:
-                self._not_loaded(start, ended, lines)
-                return
-            lines = lines[1:]
-            for line in lines:
-                row, value = self._judge_line(line, ended)
-                if row[0] != ACCEPTED and line.index != start:
-                    row, value = self._alone(line.index)
+    def _run_calls(self, fd: int) -> None:
+        total, start, doubted = len(self._work.inputs), 0, []
+        while start < total and not (self._rows and self._stopped()):
+            batch = self._call(fd, list(range(start, total)))
+            if not batch.loaded:
+                self._not_loaded(start, batch)
+                break
+            for index, line in zip(range(start, total), batch.lines, strict=False):
+                row, value = self._judge_line(line, index, batch.ended)
+                if row[0] != ACCEPTED and index != start:
+                    if self._work.stop_at_failure:
+                        row, value = self._alone(fd, index)
+                    else:
+                        doubted.append((index, line))
                 self._add(row, value)
                 if self._stopped():
-                    return
-            if not lines:  # the first test did not end, and it was in a fresh process
-                self._add(_ended_row(ended), None)
-                if self._stopped():
-                    return
-            start += max(1, len(lines))
+                    break
+            if not batch.lines:  # the first test did not end, and it was in a fresh process
+                self._add(_ended_row(batch.ended), None)
+            start = len(self._rows)
+        self._executed = len(self._rows) if self._compiled else 0
+        self._confirm(fd, doubted)
 
-    def _stopped(self) -> bool:
-        return self._work.stop_at_failure and self._rows[-1][0] != ACCEPTED
+    def _confirm(self, fd: int, doubted: list[tuple[int, Line]]) -> None:
+        """Runs failed tests again in the opposite order, in a fresh process; each alone if any then says otherwise.
 
-    def _batch(self, start: int, stop: int) -> tuple[runner.Ended, list[Line]]:
-        self._ask(start, stop)
-        ended, _, fd = self._ran(start)
+        A program that keeps no state says the same both times, so a wrong one costs two processes, not one a test.
+        """
+        if not doubted:
+            return
+        again = self._call(fd, [index for index, _ in reversed(doubted)])
+        claims = [(line.kind, line.payload) for line in again.lines]
+        if claims == [(line.kind, line.payload) for _, line in reversed(doubted)]:
+            return
+        for index, _ in doubted:
+            self._rows[index], self._values[index] = self._alone(fd, index)
+
+    def _alone(self, fd: int, index: int) -> tuple[Row, Any]:
+        batch = self._call(fd, [index])
+        if batch.loaded and batch.lines:
+            return self._judge_line(batch.lines[0], index, batch.ended)
+        return _ended_row(batch.ended), None
+
+    def _call(self, fd: int, indices: list[int]) -> Batch:
+        indices = indices[:_MAX_BATCH]
+        self._zygote.send(("calls", self._job(), indices), (fd,))
+        (kind, *rest), fds = self._receive()
+        if kind != "called":
+            raise InfraFailure(f"the sandbox's zygote said {kind} to a call")
+        ended = self._ended(rest[0], fds[0])
         try:
-            lines = _lines(_read_all(fd, os.fstat(fd).st_size), start, stop)
+            return Batch(ended, _lines(_read_all(fds[0], os.fstat(fds[0]).st_size), indices))
         finally:
-            os.close(fd)
-        self._executed += max(1, len(lines) - 1)
-        return ended, lines
+            os.close(fds[0])
 
-    def _alone(self, index: int) -> tuple[Row, Any]:
-        before = self._executed
-        ended, lines = self._batch(index, index + 1)
-        self._executed = before  # the test has been counted
-        if len(lines) == 2:
-            return self._judge_line(lines[1], ended)
-        return _ended_row(ended), None
-
-    def _not_loaded(self, start: int, ended: runner.Ended, lines: list[Line]) -> None:
-        """Loading is the same for every test, so its failure is every test's."""
-        row = self._judge_line(lines[0], ended)[0] if lines else _ended_row(ended)
-        count = 1 if self._work.stop_at_failure else len(self._work.inputs) - start
-        for _ in range(count):
+    def _not_loaded(self, start: int, batch: Batch) -> None:
+        """Compiling and loading are the same for every test, so their failure is every test's."""
+        said = batch.about_loading
+        if not said or said[0].kind == program.NOT_COMPILED:
+            verdict, detail = _how_it_ended(batch.ended) if not said else _broken(said[0])
+            self._not_compiled(FAILED if verdict == ACCEPTED else verdict, detail)
+            return
+        row = self._judge_line(said[1], start, batch.ended)[0] if len(said) > 1 else _ended_row(batch.ended)
+        for _ in range(1 if self._work.stop_at_failure else len(self._work.inputs) - start):
             self._add(row, None)
 
-    def _judge_line(self, line: Line, ended: runner.Ended) -> tuple[Row, Any]:
-        verdict, detail, value = self._judge_claim(line)
+    def _judge_line(self, line: Line, index: int, ended: child.Ended) -> tuple[Row, Any]:
+        verdict, detail, value = self._judge_claim(line, index)
         cpu = min(line.cpu_seconds, ended.cpu_seconds)
         return (verdict, cpu, cpu, ended.memory_bytes, detail), value
 
-    def _judge_claim(self, line: Line) -> tuple[str, str, Any]:
+    def _judge_claim(self, line: Line, index: int) -> tuple[str, str, Any]:
         if line.kind == program.MEMORY:
             return MEMORY, "", None
         try:
             value = compare.parse(line.payload)
             if line.kind == program.VALUE:
-                expected = None if self._expected is None else self._expected[line.index]
+                expected = None if self._expected is None else self._expected[index]
                 right = self._expected is None or self._matches(expected, value)
                 return (ACCEPTED if right else WRONG), "", value
         except (ValueError, RecursionError) as error:
@@ -260,7 +298,7 @@ class Session:
 
 
 def _sealed_file(parts: list[bytes]) -> int:
-    """A memory file of `runner.Job`'s layout that no one can change any more."""
+    """A memory file of `child.Job`'s layout that no one can change any more."""
     offsets = list(itertools.accumulate(map(len, parts), initial=8 * (len(parts) + 1)))
     fd = os.memfd_create("job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(fd, "wb", closefd=False) as file:
@@ -278,19 +316,19 @@ def _read_all(fd: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _how_it_ended(ended: runner.Ended) -> tuple[str, str]:
-    if ended.cause == runner.WALL_SPENT:
+def _how_it_ended(ended: child.Ended) -> tuple[str, str]:
+    if ended.cause == child.WALL_SPENT:
         return IDLE, f"{ended.wall_seconds:.1f} s on the wall clock"
     if os.WIFSIGNALED(ended.status):
         name = signal.Signals(os.WTERMSIG(ended.status)).name
-        if ended.cause == runner.CPU_SPENT or name in ("SIGKILL", "SIGXCPU"):
+        if ended.cause == child.CPU_SPENT or name in ("SIGKILL", "SIGXCPU"):
             return TIME, f"{ended.cpu_seconds:.1f} s of CPU time"
         return FAILED, f"ended by {name}"
     status = os.WEXITSTATUS(ended.status)
     return (FAILED, f"exit status {status}") if status else (ACCEPTED, "")
 
 
-def _ended_row(ended: runner.Ended) -> Row:
+def _ended_row(ended: child.Ended) -> Row:
     """The verdict on a test during which the process ended."""
     verdict, detail = _how_it_ended(ended)
     if verdict == ACCEPTED:
@@ -298,13 +336,26 @@ def _ended_row(ended: runner.Ended) -> Row:
     return verdict, ended.cpu_seconds, ended.wall_seconds, ended.memory_bytes, detail
 
 
-def _lines(data: bytes, start: int, stop: int) -> list[Line]:
-    """The report's lines as far as they make sense: that of loading (index -1), then the tests' in order."""
+def _broken(line: Line) -> tuple[str, str]:
+    """Verdict and detail of a program that does not compile."""
+    verdict, _, detail = _text(line).partition(" ")
+    return (verdict if verdict in _COMPILE_VERDICTS else FAILED), detail
+
+
+def _text(line: Line) -> str:
+    try:
+        return str(compare.parse(line.payload))[:300]
+    except ValueError:
+        return ""
+
+
+def _lines(data: bytes, indices: list[int]) -> list[Line]:
+    """The report's lines as far as they make sense: those of loading, then the tests' in order."""
     lines: list[Line] = []
-    for raw in data.split(b"\n")[:-1]:
+    wanted = [program.LOADING, program.LOADING, *indices]
+    for raw, index in zip(data.split(b"\n")[:-1], wanted, strict=False):
         words = raw.split(b" ", 3)
-        wanted = start + len(lines) - 1 if lines else -1
-        if len(words) != 4 or words[1] != b"%d" % wanted or not words[2].isdigit() or wanted >= stop:
+        if len(words) != 4 or words[1] != b"%d" % index or not words[2].isdigit():
             break
-        lines.append(Line(words[0], wanted, min(int(words[2][:15]), 10**12) / 1e6, words[3]))
+        lines.append(Line(words[0], int(words[2][:15]) / 1e6, words[3]))
     return lines

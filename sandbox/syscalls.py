@@ -28,7 +28,7 @@ _PROGRAM_CALLS = """
     alarm setitimer getitimer restart_syscall
     futex futex_wait futex_wake futex_waitv sched_yield sched_getaffinity
     nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times getrusage
-    getpid gettid getppid getuid geteuid getgid getegid uname getrandom getrlimit
+    getpid gettid getppid getuid geteuid getgid getegid getgroups uname getrandom getrlimit
     set_robust_list get_robust_list rseq set_tid_address exit exit_group
 """.split()
 _OPEN_CALLS = "open openat".split()

@@ -24,10 +24,11 @@ import select
 import socket
 import sys
 import sysconfig
+import types
 import warnings
 from typing import Any
 
-from sandbox import channel, confine, runner
+from sandbox import caller, channel, child, confine, runner
 
 # What most programs import; the rest is imported by the runner of the program that uses it.
 WARM = "bisect collections functools heapq itertools math operator random re string typing".split()
@@ -50,11 +51,18 @@ def warm_up() -> None:
 
 
 class _RelativeFinder(importlib.machinery.FileFinder):
-    """A finder that keeps its path relative, where the library's own makes it absolute."""
+    """A finder whose paths stay relative, where the library's own makes them absolute."""
 
     def __init__(self, path: str, *details: Any):
         super().__init__(path, *details)
         self.path = path
+
+    def find_spec(self, fullname: str, target: types.ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        spec = super().find_spec(fullname, target)
+        path = getattr(spec.loader, "path", None) if spec is not None else None
+        if spec is not None and path is not None:
+            spec.origin = path  # extension modules are loaded from here
+        return spec
 
 
 def import_from_working_directory() -> None:
@@ -89,7 +97,7 @@ def confine_zygote(start: dict[str, Any]) -> confine.SystemCallFilter | None:
     """Gives up what the tier asks for; returns the filter that children add."""
     for which in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
         confine.lower_limit(which, 0)
-    confine.lower_limit(resource.RLIMIT_NOFILE, runner.MAX_FDS)
+    confine.lower_limit(resource.RLIMIT_NOFILE, child.MAX_FDS)
     if start["relative_imports"]:
         import_from_working_directory()
     if start["uid"] is not None:
@@ -119,22 +127,23 @@ def serve(end: socket.socket, child_filter: confine.SystemCallFilter | None, bas
             message, fds = channel.receive(end)
         except EOFError:
             return
-        if message[0] != "job":  # a wish for a runner that is no more
+        if message[0] not in ("scripts", "calls"):  # a wish for a runner that is no more
             continue
-        job, job_fd = runner.Job(*message[1]), fds[0]
-        pid = os.fork()
-        if pid == 0:
-            _become_runner(end, job, job_fd, child_filter, base_bytes, zygote)
+        job, job_fd = child.Job(*message[1]), _move_high(fds[0])
+        if message[0] == "calls":
+            alive = caller.run_calls(end, job, job_fd, message[2], child_filter, base_bytes)
+        else:
+            pid = os.fork()
+            if pid == 0:
+                _become_runner(end, job, job_fd, child_filter, base_bytes, zygote)
+            alive = _finish_runner(pid, job, end)
         os.close(job_fd)
-        if not _ended(pid, end):
+        if not alive:
             return
-        _, status, usage = os.wait4(pid, 0)
-        _reap()
-        channel.send(end, ("done", job.sequence, status, usage.ru_utime + usage.ru_stime))
 
 
-def _ended(pid: int, end: socket.socket) -> bool:
-    """Waits for a runner; False when the worker is gone first.
+def _finish_runner(pid: int, job: child.Job, end: socket.socket) -> bool:
+    """Waits for a runner and says how it ended; False when the worker is gone first.
 
     `die_with_parent` is not enough: bubblewrap, our parent, has no right to signal the user that we became.
     """
@@ -144,12 +153,17 @@ def _ended(pid: int, end: socket.socket) -> bool:
     poll.register(end, 0)  # only whether the worker has hung up
     events = dict(poll.poll())
     os.close(pidfd)
-    return pidfd in events
+    if pidfd not in events:
+        return False
+    _, status, usage = os.wait4(pid, 0)
+    _reap()
+    channel.send(end, ("done", job.sequence, status, usage.ru_utime + usage.ru_stime))
+    return True
 
 
 def _become_runner(
     end: socket.socket,
-    job: runner.Job,
+    job: child.Job,
     job_fd: int,
     child_filter: confine.SystemCallFilter | None,
     base_bytes: int,
@@ -159,7 +173,7 @@ def _become_runner(
     try:
         confine.die_with_parent()
         if os.getppid() == zygote:
-            runner.Runner(end, job, _move_high(job_fd), child_filter).serve(base_bytes)
+            runner.Runner(end, job, job_fd, child_filter).serve(base_bytes)
             status = 0
     finally:
         os._exit(status)
@@ -167,7 +181,9 @@ def _become_runner(
 
 def _move_high(fd: int) -> int:
     """Out of the way of the descriptors that a child puts in order."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD)
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD)
+    os.close(fd)
+    return high
 
 
 def _reap() -> None:
@@ -179,7 +195,6 @@ def _reap() -> None:
 
 def main() -> None:
     end = socket.socket(fileno=_move_high(int(sys.argv[2])))
-    os.close(int(sys.argv[2]))
     start, _ = channel.receive(end)
     warm_up()
     child_filter = confine_zygote(start)

@@ -11,9 +11,7 @@ from jaxtyping import Array, Bool, Float
 from search.forest import Forest
 
 
-def settle(
-    forest: Forest, which: Bool[Array, " T"], reward: Float[Array, " T"], counted: Bool[Array, " T"]
-) -> Forest:
+def settle(forest: Forest, which: Bool[Array, " T"], reward: Float[Array, " T"], counted: Bool[Array, " T"]) -> Forest:
     """Backs up the reward of the terminal under each chosen cursor and starts the next rollout.
 
     Every node on the path, the terminal included, gets N + 1 and Q + reward, so value = Q / N holds everywhere.

@@ -17,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from o1coder_jax.errors import UserError
 from search.forest import Forest
 
+SELECTION = 2**31 - 1  # folded into a tree's seed before its rollout; candidates fold in their small numbers instead
+
 
 @dataclass(frozen=True)
 class SelectionConfig:
@@ -51,7 +53,8 @@ def descend(forest: Forest, which: Bool[Array, " T"], *, config: SelectionConfig
 
 
 def _walk(tree: Forest, exploration: Float[Array, ""]) -> Int[Array, ""]:
-    rollout_key = jax.random.fold_in(jax.random.wrap_key_data(tree.seed), tree.rollouts)
+    selection_key = jax.random.fold_in(jax.random.wrap_key_data(tree.seed), SELECTION)
+    rollout_key = jax.random.fold_in(selection_key, tree.rollouts)
 
     def inside(node: Array) -> Array:
         return tree.expanded[node] & ~tree.closed[node]
@@ -75,6 +78,9 @@ def child_scores(
     parent_visits = jnp.maximum(tree.visits[node], 1).astype(jnp.float32)
     some = jnp.maximum(visits, 1)
     uct = tree.total[child] / some + exploration * jnp.sqrt(jnp.log(parent_visits) / some)
-    unvisited_first = 1e6 + chance
     open_child = (child != Forest.NONE) & ~tree.closed[child]
-    return jnp.where(open_child, jnp.where(visits == 0, unvisited_first, uct), -jnp.inf)
+    unvisited = open_child & (visits == 0)
+    # Not one score with a large bonus: added to a large number, chance would be rounded to few values.
+    return jnp.where(
+        jnp.any(unvisited), jnp.where(unvisited, chance, -jnp.inf), jnp.where(open_child, uct, -jnp.inf)
+    )

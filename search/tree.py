@@ -114,10 +114,11 @@ def _read(
     complete = tokens[-1] in (tokenizer.step_end, tokenizer.end)
     text = tokenizer.decode(tokens)
     step = parse_step(text)
+    closing = tokenizer.end if step.terminal else tokenizer.step_end
     too_long = not step.terminal and len(tokens) > config.step_tokens
     if not complete or too_long:
         ended = "truncated"
-    elif step.action is Action.NONE:
+    elif step.action is Action.NONE or tokens[-1] != closing:
         ended = "malformed"
     elif step.terminal:
         ended = "code"

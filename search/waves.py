@@ -81,7 +81,8 @@ class SearchConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("trees", "rollouts", "depth", "samples", "wave_steps", "prompt_tokens", "step_tokens"):
+        positive = ("trees", "rollouts", "depth", "samples", "wave_steps", "prompt_tokens", "step_tokens", "page_tokens")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise UserError(f"search.{name} is {getattr(self, name)}; it must be at least 1")
         if self.code_tokens < self.step_tokens:
@@ -116,12 +117,12 @@ class State:
 class Orders:
     """What the host tells the device in a turn: verdicts that arrived, candidates that were read."""
 
-    settles: Bool[Array, " T"]
-    reward: Float[Array, " T"]
-    counted: Bool[Array, " T"]
-    grows: Bool[Array, " T"]
-    fresh: Bool[Array, "T K"]
-    terminal: Bool[Array, "T K"]
+    settles: Bool[Any, " T"]
+    reward: Float[Any, " T"]
+    counted: Bool[Any, " T"]
+    grows: Bool[Any, " T"]
+    fresh: Bool[Any, "T K"]
+    terminal: Bool[Any, "T K"]
 
 
 def initial_state(model: Transformer, config: SearchConfig) -> State:

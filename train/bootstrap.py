@@ -17,7 +17,7 @@ from flax import nnx
 from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate
-from o1coder_jax.problems import CurriculumConfig, Parts
+from o1coder_jax.problems import CurriculumConfig, Parts, Rejected
 from o1coder_jax.problems.curriculum import Teacher, build
 from o1coder_jax.records import Problem, write_jsonl
 from o1coder_jax.steps import render_prompt
@@ -57,8 +57,9 @@ def write_parts(session: Session) -> None:
     """Builds the run's problems, with what was set aside and why, as files of the run folder."""
     config = session.config
     with session.run.stage_scope("problems") as stage:
+        rejected: list[Rejected] = []
         if config.problems.source == "curriculum":
-            parts, rejected = build(config.problems.curriculum, config.seed), []
+            parts = build(config.problems.curriculum, config.seed)
         else:
             parts, rejected = checked_parts(config.problems, config.seed, session.pool)
         session.part_path(PARTS[0]).parent.mkdir(exist_ok=True)

@@ -22,8 +22,9 @@ def stage_command(run: Callable[..., None], stage: str, description: str | None)
         flags = {"again": Flag(bool, False, "do a finished stage again, and forget all stages after it")}
         if repeated:
             flags["iteration"] = Flag(int, 1, "which round of the loop, from 1")
+        title = (description or "").split("\n")[0]
         config, options = parse_with_flags(
-            Config, None, flags, prog=f"python -m train.{_module(stage)}", description=(description or "").split("\n")[0]
+            Config, None, flags, prog=f"python -m train.{_module(stage)}", description=title
         )
         name = StageName(options["iteration"])(stage) if repeated else stage
         if repeated and options["iteration"] < (0 if stage == "evaluate" else 1):

@@ -8,6 +8,7 @@ held-out problems are read once per iteration.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ class Marks:
     @property
     def gap(self) -> float | None:
         """Pass rate on the own tests minus that on the hidden ones: what passes only because it was looked at."""
-        own, hidden = known(sum(self.own, [])), known(sum(self.hidden, []))
+        own, hidden = (known(list(itertools.chain.from_iterable(rows))) for rows in (self.own, self.hidden))
         return sum(own) / len(own) - sum(hidden) / len(hidden) if own and hidden else None
 
 
@@ -172,7 +173,7 @@ def hard_problems(session: Session, policy: Policy) -> list[str]:
 
 
 def hard_solved(session: Session, policy: Policy, hard: Sequence[str]) -> dict[str, Any]:
-    """How the loop fares on hard problems: verified paths that pass the hidden tests, and the policy's greedy answer."""
+    """How the loop fares on hard problems: by verified paths that pass the hidden tests, and by greedy answers."""
     problems = [session.problem[name] for name in hard]
     greedy = mark(session, policy, problems, samples=1, greedy=True) if problems else None
     by_policy = {p.id for p, m in zip(problems, greedy.hidden, strict=True) if m[0]} if greedy else set()

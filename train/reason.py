@@ -31,7 +31,11 @@ def run(session: Session, iteration: int) -> None:
             seed=session.config.seed,
             iteration=iteration,
         )
-        trees = sorted(search, key=lambda tree: (bar.advance(), tree.number)[1])
+        trees = []
+        for tree in search:
+            bar.advance()
+            trees.append(tree)
+        trees.sort(key=lambda tree: tree.number)
         ended: dict[str, int] = {}
         count = 0
         for tree in trees:

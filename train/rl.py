@@ -113,9 +113,7 @@ def sample_round(
         None
         if path.code is None
         else session.pool.submit(
-            Submission(
-                f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True
-            )
+            Submission(f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True)
         )
         for owner, path in zip(owners, paths, strict=True)
     ]

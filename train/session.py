@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from o1coder_jax import checkpoint, config as configuration
+from o1coder_jax import checkpoint
+from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
 from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate

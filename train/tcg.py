@@ -226,7 +226,8 @@ def run(session: Session) -> None:
             updates=config.sft_updates,
         )
         with stage.progress(config.sft_updates, "SFT updates") as bar:
-            fit(sft, packed_batches(usable, config.batch, seed=session.config.seed), report=reporter(stage, bar, "sft_"))
+            batches = packed_batches(usable, config.batch, seed=session.config.seed)
+            fit(sft, batches, report=reporter(stage, bar, "sft_"))
         session.save_model("tcg-sft", sft.weights)
 
         pairs = dpo_pairs(session, session.parts.training, rng)
@@ -240,13 +241,13 @@ def run(session: Session) -> None:
             updates=config.dpo_updates if pairs else 0,
         )
 
-        def batches() -> Any:
+        def pair_batches() -> Any:
             while True:
                 batch = dpo_batch(rng.choices(pairs, k=config.dpo_pairs), config)
                 yield batch | {"reference": sequence_scores(base.graph, sft.weights, batch, session.mesh)}
 
         with stage.progress(config.dpo_updates, "DPO updates") as bar:
-            fit(dpo, batches(), report=reporter(stage, bar, "dpo_"))
+            fit(dpo, pair_batches(), report=reporter(stage, bar, "dpo_"))
         stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights)}
 
         problems = session.parts.heldout[: config.judged_problems]

@@ -97,10 +97,14 @@ ACCEPTED = [
     script(
         "a module that is not warm", "accepted", "import colorsys; print(colorsys.rgb_to_hls(0, 0, 0)[0])", "", "0.0"
     ),
+    script(
+        "an extension that is not warm", "accepted", "import _decimal, _datetime, zlib; print(zlib.crc32(b''))", "", "0"
+    ),
     script("a package that is not warm", "accepted", "import xml.dom as m; print(m.__name__)", "", "xml.dom"),
     call("a value", "accepted", "def f(a, b): return a + b", 5, (2, 3)),
     call("tuples and keys", "accepted", "def f(): return (1, {2: (None, True)})", [1, {"2": [None, True]}]),
     call("a method", "accepted", "class Solution:\n    def f(self, a): return a * 2", 6, (3,)),
+    call("a Solution's names", "accepted", "class Solution:\n    def f(self) -> List[int]: return [*deque([1])]", [1]),
     call("prints beside the value", "accepted", "def f(): print('noise' * 1000); return 1", 1),
     call("a main guard in call form", "accepted", "def f(): return 1\nif __name__ == '__main__': input()", 1),
     call("a long integer returned", "accepted", "def f(): return 10 ** 20_000", 10**20_000),

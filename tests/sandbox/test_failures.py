@@ -22,13 +22,12 @@ SLEEPER = "import time; time.sleep(60)"
 
 
 def wait_for(processes: Callable[[], set[int]], count: int) -> set[int]:
-    """Waits until there are `count` processes: a worker, a zygote, a runner and a program for each worker."""
+    """Waits until there are `count` processes and returns them."""
     deadline = time.monotonic() + 10
     while len(found := processes()) < count:
         assert time.monotonic() < deadline, f"only {len(found)} processes"
         time.sleep(0.05)
-    time.sleep(0.1)
-    return processes()
+    return found
 
 
 def kill(pid: int) -> None:
@@ -38,8 +37,10 @@ def kill(pid: int) -> None:
 def kill_twice(pool: Pool) -> None:
     """Kills the pool's only worker, and the next one, while each is at a program."""
     for _ in range(2):
-        wait_for(lambda: descendants(pool.processes()[0]), 3)
-        kill(pool.processes()[0])
+        [worker] = pool.processes()
+        wait_for(lambda worker=worker: descendants(worker), 3)  # type: ignore[misc]
+        kill(worker)
+        wait_for(lambda worker=worker: set(pool.processes()) - {worker}, 1)  # type: ignore[misc]
 
 
 def test_killed_worker_loses_no_submission(pool: Pool) -> None:
@@ -82,23 +83,41 @@ def test_our_failures_are_not_cached() -> None:
         assert pool.submit(submission).result().accepted
 
 
-@pytest.mark.parametrize("tier", ["full", "reduced", "trusted"])
+# A worker, its zygote, a runner and a program; in tier `full` bubblewrap, too.
+EACH = {"full": 5, "reduced": 4, "trusted": 4}
+
+
+def busy(pool: Pool) -> set[int]:
+    """Keeps two workers at sleeping programs; all their processes."""
+    workers = set(pool.processes())
+    for i in range(2):
+        pool.submit(Submission("s", f"{SLEEPER} # {i}", TESTS, limits=Limits(wall_seconds=60)))
+    count = len(workers) * EACH[pool.isolation]
+    return wait_for(lambda: workers | {pid for worker in workers for pid in descendants(worker)}, count)
+
+
+@pytest.mark.parametrize("tier", EACH)
 def test_closing_leaves_no_process(tier: str) -> None:
-    limits = Limits(wall_seconds=60)
     with tier_pool(tier) as pool:
-        workers = set(pool.processes())
-        for i in range(2):
-            pool.submit(Submission("s", f"{SLEEPER} # {i}", TESTS, limits=limits))
-        below = wait_for(lambda: workers | {pid for worker in workers for pid in descendants(worker)}, 8)
+        below = busy(pool)
     assert not remaining(below, 3.0)
 
 
-@pytest.mark.parametrize("tier", ["full", "reduced", "trusted"])
+@pytest.mark.parametrize("tier", EACH)
+def test_killed_worker_leaves_no_process(tier: str) -> None:
+    with tier_pool(tier) as pool:
+        worker = pool.processes()[0]
+        busy(pool)
+        below = {worker} | descendants(worker)
+        kill(worker)
+        assert not remaining(below, 3.0)
+
+
+@pytest.mark.parametrize("tier", EACH)
 def test_killed_caller_leaves_no_process(tier: str) -> None:
     tier_pool(tier).close()
     code = f"""
 import sys
-from sandbox.limits import Limits
 from sandbox.pool import *
 from o1coder_jax.records import TestCase
 pool = Pool(SandboxConfig(workers=2, isolation={tier!r}, wall_seconds=60))
@@ -110,7 +129,7 @@ sys.stdin.read()
     caller = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert caller.stdout is not None
     assert caller.stdout.readline() == b"up\n"
-    below = wait_for(lambda: descendants(caller.pid), 8)
+    below = wait_for(lambda: descendants(caller.pid), 2 * EACH[tier])
     caller.kill()
     caller.communicate()
     assert not remaining(below, 3.0)

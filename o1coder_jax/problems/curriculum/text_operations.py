@@ -135,12 +135,12 @@ TO_NUMBER = (
         (Variant("letters_forgotten", "sum int(c)", "sum(int(c) for c in a)"), _count("counted", "c.isdigit()")),
     ),
     Operation(
-        "count_vowels",
+        "count_letters",
         _NUMBER,
         (None,),
-        ("count vowels, any case", "how many vowels", "count all vowels"),
-        _count(CORRECT, "c in 'aeiouAEIOU'"),
-        (_count("case_ignored", "c in 'aeiou'"), _count("wrong_end", "c not in 'aeiouAEIOU'")),
+        ("count letters", "how many letters", "count all letters"),
+        _count(CORRECT, "c.isalpha()"),
+        (_count("case_ignored", "c.islower()"), _count("wrong_end", "c.isdigit()")),
     ),
 )
 
