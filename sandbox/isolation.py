@@ -223,9 +223,9 @@ def restrict_files(settings: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def canary() -> Iterator[str]:
-    """A file, in a folder of its own, that anyone may read and no program may: what a self-test tries to open."""
+    """A file that anyone may read, in a folder that anyone may write to: what a self-test tries to do."""
     with tempfile.TemporaryDirectory(prefix="o1coder-canary-") as folder:
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o777)
         file = Path(folder) / "canary"
         file.write_text("not for programs\n")
         file.chmod(0o644)

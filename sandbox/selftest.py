@@ -25,7 +25,7 @@ _BLOCKED = "blocked"
 PROBES: dict[str, str] = {
     "read a file": "open(CANARY).read()",
     "list a folder": "os.listdir(os.path.dirname(CANARY))",
-    "write a file": "open('/tmp/o1coder-probe', 'w').write('x')",
+    "write a file": "open(CANARY + '-written', 'w').write('x')",
     "write to the working directory": "open('o1coder-probe', 'w').write('x')",
     "write to shared memory": "open('/dev/shm/o1coder-probe', 'w').write('x')",
     "fork": "os.fork() or os._exit(0)",

@@ -19,13 +19,23 @@ LENGTH = 40  # rows of the forward pass, so that it compiles once
 SHAPE = ModelConfig(width=16, layers=2, heads=4, kv_heads=2, head_size=8, mlp_width=24)
 
 
-def decoder(config: ModelConfig = SHAPE, vocab_size: int = VOCAB, *, seed: int = 0, value_head: bool = False):
-    """A decoder whose predictions are far from uniform, and differ from token to token."""
-    model = Transformer(config, vocab_size, value_head=value_head, rngs=nnx.Rngs(seed))
-    model.embedding[...] = model.embedding[...] * 25
-    if value_head:
-        model.value[...] = jax.random.normal(jax.random.key(seed), (config.width,))
-        model.value_bias[...] = jnp.array(0.3)
+def decoder(
+    config: ModelConfig = SHAPE, vocab_size: int = VOCAB, *, seed: int = 0, value_head: bool = False
+) -> Transformer:
+    """A decoder whose predictions are far from uniform, and differ from token to token.
+
+    Filled by numpy: compiling the initial draw would take longer than most tests.
+    """
+    rng = np.random.default_rng(seed)
+    model = nnx.eval_shape(lambda: Transformer(config, vocab_size, value_head=value_head, rngs=nnx.Rngs(0)))
+
+    def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        names = {key.key for key in path if isinstance(key, jax.tree_util.DictKey)}
+        if any("norm" in name for name in names):
+            return jnp.ones(leaf.shape)
+        return jnp.asarray(rng.normal(size=leaf.shape) * (0.5 if leaf.ndim == 2 else 0.25), jnp.float32)
+
+    nnx.update(model, jax.tree_util.tree_map_with_path(fill, nnx.to_pure_dict(nnx.state(model))))
     return model
 
 

@@ -204,14 +204,22 @@ def test_every_parameter_gets_a_finite_gradient():
         assert np.abs(leaf[...]).max() > 0, path
 
 
-def test_value_head_starts_at_zero():
-    model = Transformer(SHAPE, VOCAB, value_head=True, rngs=nnx.Rngs(0))
-    assert model.values(jnp.ones((2, SHAPE.width))).tolist() == [0.0, 0.0]
+@pytest.fixture(scope="module")
+def fresh() -> Transformer:
+    return nnx.jit(lambda: Transformer(SHAPE, VOCAB, value_head=True, rngs=nnx.Rngs(0)))()
 
 
-def test_layers_start_with_different_weights(model):
-    query = model.blocks.query[...]
+def test_value_head_starts_at_zero(fresh):
+    assert fresh.values(jnp.ones((2, SHAPE.width))).tolist() == [0.0, 0.0]
+
+
+def test_layers_start_with_different_weights(fresh):
+    query = fresh.blocks.query[...]
     assert np.abs(query[0] - query[1]).max() > 0.01
+
+
+def test_weights_start_at_the_scale_of_their_inputs(fresh):
+    assert float(jnp.std(fresh.blocks.query[...])) == pytest.approx(SHAPE.width**-0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from o1coder_jax.errors import UserError, run_command
 from sandbox import judge, selftest
-from sandbox.pool import Pool
+from sandbox.pool import Pool, SandboxConfig
 
 GOOD = {"id": "good", "code": "print(int(input()) + 1)", "tests": [{"input": "1", "output": "2"}]}
 
@@ -101,9 +101,20 @@ def test_selftest_names_the_tier(pool: Pool, capsys: pytest.CaptureFixture[str])
     assert f"{pool.isolation}: {len(selftest.PROBES)} attacks refused" in capsys.readouterr().out
 
 
-def test_selftest_finds_a_crew_without_isolation_unsafe(trusted: Pool) -> None:
-    found = " ".join(selftest.findings(trusted._crew))
-    for attempt in ("read a file", "fork", "run a command", "open a socket", "signal the pool", "make a memory file"):
+def test_selftest_finds_a_crew_without_isolation_unsafe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Pool(SandboxConfig(workers=1, isolation="trusted")) as pool:
+        found = " ".join(selftest.findings(pool._crew))
+    Path("/dev/shm/o1coder-probe").unlink(missing_ok=True)
+    for attempt in (
+        "read a file",
+        "write a file",
+        "fork",
+        "run a command",
+        "open a socket",
+        "signal the pool",
+        "make a memory file",
+    ):
         assert f"a program can {attempt}" in found
 
 
