@@ -53,16 +53,19 @@ class Pages:
 def empty_pages(config: ModelConfig, *, trees: int, nodes: int, pages: int, path_pages: int, page_tokens: int) -> Pages:
     """A pool of `pages` pages of `page_tokens` tokens for each tree."""
     shape = (trees, pages * page_tokens, config.kv_heads, config.head_size)
-    plane = jnp.zeros((trees, nodes), jnp.int32)
+
+    def plane() -> Array:  # one for each table: buffers that are donated must not be shared
+        return jnp.zeros((trees, nodes), jnp.int32)
+
     return Pages(
         keys=tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers)),
         values=tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers)),
         filled=jnp.zeros(shape[:2], bool),
         table=jnp.full((trees, nodes, path_pages), NO_PAGE, jnp.int32),
-        used=plane,
-        length=plane,
-        last=plane,
-        last_place=plane,
+        used=plane(),
+        length=plane(),
+        last=plane(),
+        last_place=plane(),
         free=jnp.zeros(trees, jnp.int32),
     )
 

@@ -8,7 +8,7 @@ with ACTION one of `define` (the structure of the solution: inputs, outputs, par
 part; may repeat) and `code` (Python, in one fenced block, which ends the path). `STEP_END` closes a define or
 refine step and `END` closes a code step, so a path reads
 
-    1. define: ...<Step_End>2. refine: ...<Step_End>3. code:
+    0. define: ...<Step_End>1. refine: ...<Step_End>2. code:
     ```python
     ...
     ```<END>

@@ -48,7 +48,7 @@ class Tokenizer:
 
     Attributes:
       vocab_size: number of ids.
-      step_end, end: ids of the markers that close a step and a path.
+      step_begin, step_end, end: ids of the markers that open a path and close a step and a path; `markers`: all.
       fingerprint: identifies the vocabulary in records.
     """
 
@@ -56,7 +56,8 @@ class Tokenizer:
         self._model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size: int = self._pieces.get_piece_size()
-        self.step_begin, self.step_end, self.end = (self._pieces.piece_to_id(m) for m in _MARKERS)
+        self.markers: list[int] = [self._pieces.piece_to_id(marker) for marker in _MARKERS]
+        self.step_begin, self.step_end, self.end = self.markers
         self._blank_sign = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in _BLANK_SIGN.encode()]
         self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
@@ -102,7 +103,7 @@ class Tokenizer:
             tokenizer = cls(model) if model else None  # sentencepiece takes an empty file for a model
         except RuntimeError:
             tokenizer = None
-        if tokenizer is None or UNKNOWN_ID in (tokenizer.step_begin, tokenizer.step_end, tokenizer.end):
+        if tokenizer is None or any(map(tokenizer._pieces.is_unknown, tokenizer.markers)):
             raise UserError(f"{path} is no tokenizer of this project (or is damaged); run the bootstrap again")
         return tokenizer
 

@@ -81,8 +81,8 @@ class SearchConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        positive = ("trees", "rollouts", "depth", "samples", "wave_steps", "prompt_tokens", "step_tokens", "page_tokens")
-        for name in positive:
+        tokens = ("prompt_tokens", "step_tokens", "page_tokens")
+        for name in ("trees", "rollouts", "depth", "samples", "wave_steps", *tokens):
             if getattr(self, name) < 1:
                 raise UserError(f"search.{name} is {getattr(self, name)}; it must be at least 1")
         if self.code_tokens < self.step_tokens:

@@ -138,7 +138,7 @@ def run(session: Session) -> None:
             session.mesh,
             updates=config.updates,
         )
-        batches = packed_batches(usable, config.batch, seed=session.config.seed)
+        batches = packed_batches(examples, config.batch, seed=session.config.seed, name="bootstrap")
         with stage.progress(config.updates, "updates") as bar:
             stage.result |= fit(trainer, batches, report=reporter(stage, bar))
         stage.result["weights"] = session.save_model(policy_name(0), trainer.weights)

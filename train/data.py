@@ -53,18 +53,23 @@ def fitting(examples: Sequence[Example], length: int) -> list[Example]:
     return [e for e in examples if len(e["tokens"]) <= length]
 
 
-def packed_batches(examples: Sequence[Example], batch: BatchConfig, *, seed: int) -> Iterator[HostBatch]:
+def packed_batches(examples: Sequence[Example], batch: BatchConfig, *, seed: int, name: str) -> Iterator[HostBatch]:
     """Endless shuffled batches (rows, length): each pass over the examples has an order of its own.
 
     Yields:
       The examples' arrays, zero where nothing is packed, with `segments` (0 is padding) and `positions`.
 
     Raises:
-      UserError: no example fits.
+      UserError: no example fits; `name` is the section of the configuration that `batch` belongs to.
     """
     usable = fitting(examples, batch.length)
+    if not examples:
+        raise UserError(f"{name}: no problem of the training part gives an example; give more problems")
     if not usable:
-        raise UserError(f"none of {len(examples)} examples fits into {batch.length} tokens; raise batch.length")
+        raise UserError(
+            f"{name}.batch.length is {batch.length}, and none of {len(examples)} examples fits into it; "
+            f"raise it, the shortest has {min(len(e['tokens']) for e in examples)} tokens"
+        )
     read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     source = grain.MapDataset.source(usable).seed(seed).shuffle().repeat().to_iter_dataset(read)
     lengths = dict.fromkeys(usable[0], batch.length)

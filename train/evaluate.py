@@ -19,7 +19,7 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.records import Judgement, Problem, ProcessRecord
 from o1coder_jax.steps import parse_step, split_path
 from train.programs import Program, sample_programs
-from train.session import Session, StageName, policy_name
+from train.session import Session, StageName, policy_name, policy_stage
 
 GREEDY, SAMPLED, ASPR, HARD = 1, 2, 3, 4  # salts of the draws
 
@@ -160,7 +160,7 @@ def reference_prefixes(session: Session, problems: Sequence[Problem]) -> list[tu
 
 
 def hard_problems(session: Session, policy: Policy) -> list[str]:
-    """Self-play problems that `hard_samples` samples of the base do not solve (own and hidden tests)."""
+    """Self-play problems of which none of `hard_samples` samples of the base passes the hidden tests."""
     left, drawn = list(session.parts.selfplay), 0
     while left and drawn < session.config.evaluate.hard_samples:
         count = min(8, session.config.evaluate.hard_samples - drawn)
@@ -212,10 +212,9 @@ def cure_rates(session: Session, greedy: Marks) -> dict[str, Any]:
 def run(session: Session, iteration: int) -> None:
     """Evaluates the policy of an iteration; 0 is the base."""
     config, names = session.config.evaluate, StageName(iteration)
-    before = ("bootstrap", "train.bootstrap") if iteration == 0 else (names("rl"), "train.rl")
-    session.require(*before)
+    session.require(*policy_stage(iteration))
+    base = session.require("000-evaluate", "train.evaluate --iteration 0") if iteration and config.hard_samples else {}
     with session.run.stage_scope(names("evaluate")) as stage:
-        executions, infra_errors = session.pool.executions, session.pool.infra_errors
         policy = session.load_policy(policy_name(iteration))
         heldout, validation = session.parts.heldout, session.parts.validation
         greedy = mark(session, policy, heldout, samples=1, greedy=True)
@@ -250,12 +249,8 @@ def run(session: Session, iteration: int) -> None:
             if iteration == 0:
                 stage.result["hard"] = hard_problems(session, policy)
             else:
-                hard = session.require("000-evaluate", "train.evaluate --iteration 0")["hard"]
-                stage.result["hard"] = hard_solved(session, policy, hard)
-        stage.result |= {
-            "executions": session.pool.executions - executions,
-            "infra_errors": session.pool.infra_errors - infra_errors,
-        }
+                stage.result["hard"] = hard_solved(session, policy, base["hard"])
+        stage.result |= session.costs()
         stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
 
 

@@ -21,11 +21,11 @@ from jax.sharding import Mesh
 
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import row_shards, shard_rows
+from o1coder_jax.mesh import replicate, row_shards, shard_rows
 from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
 from o1coder_jax.records import ProcessRecord, content_hash
 from o1coder_jax.transformer import Transformer
-from train.data import BatchConfig, Example, HostBatch, fitting, packed_batches, padded_batch, round_up
+from train.data import BatchConfig, Example, HostBatch, packed_batches, padded_batch, round_up
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
@@ -64,11 +64,21 @@ def held_out(record: ProcessRecord) -> bool:
     return int(content_hash(record.problem_id), 16) % HELD_OUT_ONE_IN == 0
 
 
-def pointwise_examples(records: Iterable[ProcessRecord]) -> list[Example]:
-    """Paths with the value of each visited step at its last token. A node that many paths share is labelled once."""
+def path_tokens(record: ProcessRecord) -> int:
+    """Length of a path with its prompt, in tokens."""
+    return len(record.prompt_tokens) + sum(len(step.tokens) for step in record.steps)
+
+
+def pointwise_examples(records: Iterable[ProcessRecord], longest: int | None = None) -> list[Example]:
+    """Paths with the value of each visited step at its last token. A node that many paths share is labelled once.
+
+    Paths of more than `longest` tokens are left out; what they share with others is labelled in those.
+    """
     labelled: set[tuple[int, int, int]] = set()
     examples = []
     for record in records:
+        if longest is not None and path_tokens(record) > longest:
+            continue
         tokens, label, weight = list(record.prompt_tokens), [], []
         label += [0.0] * len(tokens)
         weight += [0.0] * len(tokens)
@@ -164,7 +174,7 @@ def held_out_metrics(
 def run(session: Session, iteration: int) -> None:
     """Trains the reward model on all of D_process; the result is the checkpoint `prm-NNN`."""
     config, names = session.config.prm, StageName(iteration)
-    session.require(names("sft"), "train.sft")
+    session.require(names("sft"), f"train.sft --iteration {iteration}")
     with session.run.stage_scope(names("prm")) as stage:
         records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
         training = [record for record in records if not held_out(record)]
@@ -174,21 +184,22 @@ def run(session: Session, iteration: int) -> None:
         )
         seed = session.config.seed + iteration
         if config.objective == "pointwise":
-            examples = fitting(pointwise_examples(training), config.batch.length)
+            examples = pointwise_examples(training, config.batch.length)
             count, objective = len(examples), Objective.of(losses.prm_pointwise)
-            batches = packed_batches(examples, config.batch, seed=seed) if examples else None
+            batches = packed_batches(examples, config.batch, seed=seed, name="prm") if examples else None
         else:
             pairs = sibling_pairs(training, config.margin)
             count, objective = len(pairs), Objective.of(losses.prm_pairwise)
             batches = pair_batches(pairs, config.batch, seed) if pairs else None
-        stage.result |= {"examples": count, "skipped": batches is None}
+        too_long = sum(path_tokens(record) > config.batch.length for record in training)
+        stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
         if batches is None:
-            print(f"{names('prm')}: skipped, no labelled steps", flush=True)
+            print(f"{names('prm')}: skipped, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
         else:
             trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
             with stage.progress(config.updates, "updates") as bar:
                 stage.result |= fit(trainer, batches, report=reporter(stage, bar))
-            weights = trainer.weights
+            weights = replicate(session.mesh, trainer.weights)
         judged = [record for record in records if held_out(record) and record.iteration == iteration]
         stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
         stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights)

@@ -11,17 +11,17 @@ from __future__ import annotations
 from o1coder_jax.estimates import mean
 from search.harvest import Provenance, harvest
 from search.waves import Search
-from train.session import Session, StageName, policy_name
+from train.session import Session, StageName, policy_name, policy_stage
 
 
 def run(session: Session, iteration: int) -> None:
     """Searches all self-play problems with the policy of the last iteration."""
     names = StageName(iteration)
+    session.require(*policy_stage(iteration - 1))
     problems = session.parts.selfplay
     with session.run.stage_scope(names("search")) as stage, stage.progress(len(problems), "trees") as bar:
         policy = session.load_policy(policy_name(iteration - 1))
         provenance = Provenance(session.config.name, iteration, policy.fingerprint, policy.tokenizer.fingerprint)
-        executions, infra_errors = session.pool.executions, session.pool.infra_errors
         search = Search(
             policy,
             problems,
@@ -56,9 +56,11 @@ def run(session: Session, iteration: int) -> None:
             "kept_share": search.counters.kept / max(search.counters.places, 1),
             "waves": search.counters.waves,
             "truncated_prompts": search.counters.truncated_prompts,
-            "executions": session.pool.executions - executions,
-            "infra_errors": session.pool.infra_errors - infra_errors,
         }
+        stage.result |= session.costs()
+        if cut := search.counters.truncated_prompts:
+            cap = session.config.search.prompt_tokens
+            print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
         stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
 
 

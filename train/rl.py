@@ -112,7 +112,7 @@ def sample_round(
     futures = [
         None
         if path.code is None
-        else session.pool.submit(
+        else session.submit(
             Submission(f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True)
         )
         for owner, path in zip(owners, paths, strict=True)
@@ -183,15 +183,16 @@ def minibatches(
 def run(session: Session, iteration: int) -> None:
     """Improves the policy after SFT; the result is the checkpoint `policy-NNN`."""
     config, names = session.config.rl, StageName(iteration)
-    session.require(names("prm"), "train.prm")
+    session.require(names("prm"), f"train.prm --iteration {iteration}")
     session.require("tcg", "train.tcg")
     with session.run.stage_scope(names("rl")) as stage, stage.progress(config.updates, "rounds") as bar:
-        executions, infra_errors = session.pool.executions, session.pool.infra_errors
         tests = {
             row["problem_id"]: tuple(TestCase(t["input"], t["output"]) for t in row["tests"])
             for row in session.run.read("tests.jsonl")
         }
         problems = [problem for problem in session.parts.selfplay if tests.get(problem.id)]
+        if not problems:
+            print(f"{names('rl')}: skipped, the test case generator wrote no test that can be used", flush=True)
         start = session.load_policy(f"sft-{iteration:03d}")
         graph, judge, _ = session.load_model(f"prm-{iteration:03d}", value_head=True)
         rng = random.Random(f"{session.config.seed} rl {iteration}")
@@ -218,11 +219,11 @@ def run(session: Session, iteration: int) -> None:
         stage.result |= {
             "problems": len(problems),
             "tokens_generated": tokens,
+            "skipped": not problems,
             "skipped_updates": int(trainer.state.skipped),
-            "executions": session.pool.executions - executions,
-            "infra_errors": session.pool.infra_errors - infra_errors,
             "weights": session.save_model(policy_name(iteration), trainer.weights),
         }
+        stage.result |= session.costs()
 
 
 if __name__ == "__main__":

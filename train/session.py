@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from o1coder_jax import checkpoint
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
-from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate
+from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import Transformer
-from sandbox.pool import Pool, submission_for
+from sandbox.pool import Outputs, Pool, Submission, submission_for
 from train.progress import Progress
 from train.run import Run, Stage
 
@@ -46,19 +47,22 @@ class Session:
       mesh: the devices.
     """
 
-    def __init__(self, config: Config, run: Run):
-        self.config, self.run = config, run
-        self.mesh = make_mesh(config.mesh)
+    def __init__(self, config: Config, run: Run, mesh: Mesh):
+        self.config, self.run, self.mesh = config, run, mesh
         self._pool: Pool | None = None
+        self._judged: list[Future[Judgement]] = []
+        self._outputs = 0
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
         prepare_cpu(config.mesh)
+        mesh = make_mesh(config.mesh)
+        check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
         jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
         folder = Path(config.runs) / config.name
         with Run.open(folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "runs")) as run:
-            session = cls(config, run)
+            session = cls(config, run, mesh)
             try:
                 yield session
             finally:
@@ -76,7 +80,32 @@ class Session:
 
     def judge(self, problem: Problem, code: str) -> Future[Judgement]:
         """A future verdict on the problem's own tests."""
-        return self.pool.submit(submission_for(problem, code))
+        return self.submit(submission_for(problem, code))
+
+    def submit(self, submission: Submission) -> Future[Judgement]:
+        """A future verdict, counted in `costs`."""
+        future = self.pool.submit(submission)
+        self._judged.append(future)
+        return future
+
+    def outputs(self, code: str, inputs: Sequence[Any], fn_name: str | None) -> Outputs:
+        """What a program gives for each input, counted in `costs`."""
+        self._outputs += len(inputs)
+        return self.pool.outputs(code, inputs, fn_name)
+
+    def costs(self) -> dict[str, int]:
+        """What was judged since the last call: tests that programs met (`executions`), and failures of our own.
+
+        A verdict that the sandbox remembers counts like one that it had to find, so that a run which was killed, and
+        whose sandbox forgot, comes to the same figures as one that was not.
+        """
+        judgements = [future.result() for future in self._judged]
+        executions = self._outputs + sum(len(judgement.tests) for judgement in judgements if judgement.checked)
+        self._judged, self._outputs = [], 0
+        return {
+            "executions": executions,
+            "infra_errors": sum(not judgement.checked for judgement in judgements),
+        }
 
     @property
     def tokenizer_path(self) -> Path:
@@ -111,7 +140,7 @@ class Session:
         futures = [
             None
             if code is None
-            else self.pool.submit(submission_for(problem, code, hidden=hidden, stop_at_failure=True))
+            else self.submit(submission_for(problem, code, hidden=hidden, stop_at_failure=True))
             for problem, code in programs
         ]
         return [None if future is None else future.result() for future in futures]
@@ -129,7 +158,7 @@ class Session:
         """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place."""
         return generate(
             self.graph,
-            weights,
+            replicate(self.mesh, weights),  # weights in training lie elsewhere: one layout, compiled once
             prompts,
             samples=samples,
             stops=(self.tokenizer.end,),
@@ -189,6 +218,22 @@ class Session:
         return Policy(graph, weights, self.tokenizer, print_of)
 
 
+def check_rows(config: Config, parts: int) -> None:
+    """Raises a `UserError` for a batch whose rows cannot be shared out evenly among `parts` devices."""
+    batches = {
+        "bootstrap.batch.rows": config.bootstrap.batch.rows,
+        "tcg.batch.rows": config.tcg.batch.rows,
+        "2 x tcg.dpo_pairs": 2 * config.tcg.dpo_pairs,
+        "search.trees": config.search.trees,
+        "sft.batch.rows": config.sft.batch.rows,
+        "prm.batch.rows": config.prm.batch.rows,
+        "rl.minibatch": config.rl.minibatch,
+    }
+    for name, rows in batches.items():
+        if rows % parts:
+            raise UserError(f"{name} is {rows}, which {parts} devices cannot share; make it a multiple of {parts}")
+
+
 def fingerprint(weights: Any) -> str:
     """Sixteen hexadecimal digits that identify weights, bit for bit."""
     digest = hashlib.sha256()
@@ -200,6 +245,13 @@ def fingerprint(weights: Any) -> str:
 def policy_name(iteration: int) -> str:
     """The checkpoint of the policy after an iteration; 0 is the base."""
     return f"policy-{iteration:03d}"
+
+
+def policy_stage(iteration: int) -> tuple[str, str]:
+    """The stage that makes `policy_name(iteration)`, and the command that runs it."""
+    if iteration == 0:
+        return "bootstrap", "train.bootstrap"
+    return StageName(iteration)("rl"), f"train.rl --iteration {iteration}"
 
 
 @dataclass(frozen=True)

@@ -70,22 +70,24 @@ def path_example(record: ProcessRecord) -> Example:
 def run(session: Session, iteration: int) -> None:
     """Trains the policy of the last iteration on D+; the result is the checkpoint `sft-NNN`."""
     config, names = session.config.sft, StageName(iteration)
-    session.require(names("search"), "train.reason")
+    session.require(names("search"), f"train.reason --iteration {iteration}")
     with session.run.stage_scope(names("sft")) as stage:
         policy = session.load_policy(policy_name(iteration - 1))
         records = map(ProcessRecord.from_json, session.run.read("process.jsonl"))
         paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
         examples = fitting([path_example(path) for path in paths], config.batch.length)
-        skipped = not examples or (iteration > 1 and not config.every_iteration)
+        done_once = iteration > 1 and not config.every_iteration
+        skipped = done_once or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
         weights = policy.weights
         if skipped:
-            print(f"{names('sft')}: skipped, {len(examples)} verified paths", flush=True)
+            why = "sft.every_iteration is off" if done_once else f"none of {len(paths)} verified paths fits a batch"
+            print(f"{names('sft')}: skipped, {why if done_once or paths else 'no verified paths'}", flush=True)
         else:
             trainer = Trainer(
                 policy.graph, weights, Objective.of(losses.sft), config.optimizer, session.mesh, updates=config.updates
             )
-            batches = packed_batches(examples, config.batch, seed=session.config.seed + iteration)
+            batches = packed_batches(examples, config.batch, seed=session.config.seed + iteration, name="sft")
             with stage.progress(config.updates, "updates") as bar:
                 stage.result |= fit(trainer, batches, report=reporter(stage, bar))
             weights = trainer.weights

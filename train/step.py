@@ -14,27 +14,42 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
+from optax import contrib
 
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import Batch, Metrics
-from o1coder_jax.mesh import replicate, shard_parameters, shard_rows
+from o1coder_jax.mesh import replicate, row_shards, shard_parameters, shard_rows
 from o1coder_jax.transformer import Transformer
 from train.data import HostBatch
+
+MUON_RMS = 0.2  # root mean square of an update relative to the learning rate, about that of AdamW
+MATRICES = {  # axis 0 of a stacked weight is the layer
+    "query": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "key": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "value": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "output": contrib.MuonDimensionNumbers((1, 2), (3,)),
+    "gate": contrib.MuonDimensionNumbers((1,), (2,)),
+    "up": contrib.MuonDimensionNumbers((1,), (2,)),
+    "down": contrib.MuonDimensionNumbers((1,), (2,)),
+}
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a clipped gradient.
+    """How gradients become updates; the gradient is clipped first.
 
     Attributes:
+      kind: `adamw`, or `muon` (momentum orthogonalised per matrix, scaled to AdamW's size of update so that
+        learning rates carry over, arXiv 2502.16982; embeddings, norms and biases keep AdamW).
       learning_rate: its peak; `warmup` updates lead to it, `schedule` leads down to `final_share` of it.
       clip_norm: the gradient's global norm is clipped to it.
       beta2, weight_decay: of AdamW.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 10
     schedule: Literal["constant", "linear", "cosine"] = "linear"
@@ -58,11 +73,30 @@ class OptimizerConfig:
         return self.learning_rate * (1 - (1 - self.final_share) * min(fallen[self.schedule], 1.0))
 
     def transformation(self) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip_norm),
-            optax.scale_by_adam(b2=self.beta2),
-            optax.add_decayed_weights(self.weight_decay),
+        """Updates to subtract, before the learning rate."""
+        clip = optax.clip_by_global_norm(self.clip_norm)
+        if self.kind == "adamw":
+            return optax.chain(
+                clip, optax.scale_by_adam(b2=self.beta2), optax.add_decayed_weights(self.weight_decay)
+            )
+        muon = contrib.muon(
+            1.0,
+            consistent_rms=MUON_RMS,
+            adam_b2=self.beta2,
+            weight_decay=self.weight_decay,
+            muon_weight_dimension_numbers=matrix_axes,
         )
+        return optax.chain(clip, muon, optax.scale(-1.0))  # optax's muon is a descent direction already
+
+
+def matrix_axes(weights: Any) -> Any:
+    """Which axes of each stacked layer weight are a matrix's inputs and outputs; None for what is no matrix."""
+
+    def axes(path: tuple[Any, ...], leaf: Array) -> contrib.MuonDimensionNumbers | None:
+        name = next((str(key.key) for key in reversed(path) if hasattr(key, "key")), "")
+        return MATRICES.get(name) if leaf.ndim >= 3 else None
+
+    return jax.tree_util.tree_map_with_path(axes, weights)
 
 
 @dataclass(frozen=True)
@@ -90,7 +124,6 @@ class TrainState:
     skipped: Array
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "objective", "optimizer"), donate_argnames=("state",))
 def update_step(
     state: TrainState,
     batch: Batch,
@@ -118,6 +151,21 @@ def update_step(
     return after, metrics | {"loss": loss, "gradient_norm": norm}
 
 
+@functools.cache
+def jitted_step(structure: Any, places: tuple[NamedSharding, ...]) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`update_step` for states of this tree structure whose arrays lie, and stay, at these places.
+
+    Left to the compiler, an update's result would lie elsewhere than what came in (or be said to), and the next update
+    would be compiled anew.
+    """
+    return jax.jit(
+        update_step,
+        static_argnames=("graph", "objective", "optimizer"),
+        donate_argnames=("state",),
+        out_shardings=(jax.tree.unflatten(structure, places), None),
+    )
+
+
 class Trainer:
     """Weights in training.
 
@@ -139,16 +187,18 @@ class Trainer:
     ):
         self.graph, self.objective, self.optimizer, self.mesh, self.updates = graph, objective, optimizer, mesh, updates
         weights = shard_parameters(mesh, jax.tree.map(jnp.copy, weights))
-        moments = jax.jit(optimizer.transformation().init)(weights)
+        moments = shard_parameters(mesh, jax.jit(optimizer.transformation().init)(weights))
         self.state = replicate_scalars(mesh, TrainState(weights, moments, jnp.zeros((), jnp.int32)))
+        leaves, structure = jax.tree.flatten(self.state)
+        self._update_step = jitted_step(structure, tuple(leaf.sharding for leaf in leaves))
         self.update = 0
 
     def step(self, batch: HostBatch) -> Metrics:
         """One update on a host batch; returns device scalars (reading them waits for the step)."""
         rate = np.float32(self.optimizer.rate(self.update, self.updates))
-        self.state, metrics = update_step(
+        self.state, metrics = self._update_step(
             self.state,
-            shard_rows(self.mesh, batch),
+            split_rows(self.mesh, batch),
             replicate(self.mesh, rate),
             graph=self.graph,
             objective=self.objective,
@@ -162,6 +212,14 @@ class Trainer:
         return self.state.weights
 
 
+def split_rows(mesh: Mesh, batch: HostBatch) -> HostBatch:
+    """Puts a host batch on the mesh; `UserError` when its rows cannot be shared out evenly."""
+    rows, parts = len(batch["tokens"]), row_shards(mesh)
+    if rows % parts:
+        raise UserError(f"a batch of {rows} rows cannot be split over {parts} devices; give a multiple of {parts} rows")
+    return shard_rows(mesh, batch)
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "score"))
 def _scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: Batch, score: Callable[..., Any]) -> Any:
     return score(nnx.merge(graph, weights), batch)
@@ -169,12 +227,12 @@ def _scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: Batch, score:
 
 def sequence_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """`losses.sequence_scores` of a host batch: (B,)."""
-    return np.asarray(_scores(graph, weights, shard_rows(mesh, batch), losses.sequence_scores))
+    return np.asarray(_scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores))
 
 
 def token_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """log p of every token of a host batch: (B, S)."""
-    return np.asarray(_scores(graph, weights, shard_rows(mesh, batch), losses.token_scores)[0])
+    return np.asarray(_scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0])
 
 
 def replicate_scalars(mesh: Mesh, state: TrainState) -> TrainState:

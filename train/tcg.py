@@ -144,11 +144,13 @@ def valid_cases(session: Session, problems: Sequence[Problem], answers: Sequence
         Submission(f"tcg:{problem.id}", problem.solutions[0], tuple(a.cases), problem.fn_name, problem.compare)
         for problem, a in zip(problems, answers, strict=True)
     ]
-    judged = iter(session.pool.judge([submission for submission in submissions if submission.tests]))
-    return [
-        [result.verdict == "accepted" for result in next(judged).tests] if submission.tests else []
-        for submission in submissions
-    ]
+    futures = [session.submit(submission) if submission.tests else None for submission in submissions]
+    out = []
+    for submission, future in zip(submissions, futures, strict=True):
+        judged = [result.verdict == "accepted" for result in future.result().tests] if future is not None else []
+        # A judgement that failed as a whole has one result for all tests.
+        out.append(judged if len(judged) == len(submission.tests) else [False] * len(submission.tests))
+    return out
 
 
 def validity(answers: Sequence[Answers], valid: Sequence[Sequence[bool]]) -> float | None:
@@ -181,7 +183,7 @@ def kill_rate(
             submission = Submission(
                 f"kill:{problem.id}", code, tuple(suite), problem.fn_name, problem.compare, stop_at_failure=True
             )
-            killed += not session.pool.submit(submission).result().accepted
+            killed += not session.submit(submission).result().accepted
     return (killed / wrong if wrong else None), wrong
 
 
@@ -196,7 +198,7 @@ def reward_tests(session: Session, weights: Any, problems: Sequence[Problem]) ->
     rows = []
     for problem, a in zip(problems, answers, strict=True):
         inputs = [case.input for case in tcg.distinct(a.cases)][: config.suite]
-        ran = session.pool.outputs(problem.solutions[0], inputs, problem.fn_name) if inputs else []
+        ran = session.outputs(problem.solutions[0], inputs, problem.fn_name) if inputs else []
         tests = [
             TestCase(given, value).to_json()
             for given, (result, value) in zip(inputs, ran, strict=True)
@@ -211,7 +213,6 @@ def run(session: Session) -> None:
     config = session.config.tcg
     session.require("bootstrap", "train.bootstrap")
     with session.run.stage_scope("tcg") as stage:
-        executions, infra_errors = session.pool.executions, session.pool.infra_errors
         rng = random.Random(session.config.seed)
         base = session.load_policy(policy_name(0))
         examples = sft_examples(session, session.parts.training, rng)
@@ -226,7 +227,7 @@ def run(session: Session) -> None:
             updates=config.sft_updates,
         )
         with stage.progress(config.sft_updates, "SFT updates") as bar:
-            batches = packed_batches(usable, config.batch, seed=session.config.seed)
+            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg")
             fit(sft, batches, report=reporter(stage, bar, "sft_"))
         session.save_model("tcg-sft", sft.weights)
 
@@ -266,9 +267,8 @@ def run(session: Session) -> None:
         stage.result |= {
             "problems_with_tests": sum(bool(row["tests"]) for row in rows),
             "tokens_generated": tokens + used + more,
-            "executions": session.pool.executions - executions,
-            "infra_errors": session.pool.infra_errors - infra_errors,
         }
+        stage.result |= session.costs()
 
 
 if __name__ == "__main__":

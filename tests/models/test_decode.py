@@ -17,7 +17,7 @@ from tests.tiny import SHAPE, VOCAB, answer_scores, decoder, predictions
 PROMPTS = ([5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8])
 ROWS, CAPACITY = 3, 9
 NOTHING: tuple[int, ...] = ()
-GREEDY = SamplingConfig(temperature=0)
+SAMPLED, GREEDY = SamplingConfig(), SamplingConfig(temperature=0)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def seeds_of(prompts: int, rows: int = ROWS, seed: int = 0) -> jnp.ndarray:
     return fold(jnp.tile(seed_for(seed), (prompts * rows, 1)), jnp.arange(prompts * rows)).reshape(prompts, rows, 2)
 
 
-def run(model, prompts=PROMPTS, *, sampling=SamplingConfig(), stops=NOTHING, seeds=None, capacity=CAPACITY):
+def run(model, prompts=PROMPTS, *, sampling=SAMPLED, stops=NOTHING, seeds=None, capacity=CAPACITY):
     """Tokens and log-probabilities of every row: [prompt][row] -> lists."""
     graph, weights = model
     tokens, length = np.zeros((len(prompts), 8), np.int32), np.array([len(p) for p in prompts], np.int32)

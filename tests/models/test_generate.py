@@ -60,7 +60,7 @@ def test_log_probabilities_equal_the_forward_pass(model, drawn):
 
 
 def test_ended_tells_a_stop_token_from_the_cap(drawn):
-    samples = sum(drawn, [])
+    samples = [sample for answers in drawn for sample in answers]
     assert {sample.ended for sample in samples} == {True, False}
     for sample in samples:
         assert sample.ended == (sample.tokens[-1] in STOPS)
@@ -80,7 +80,8 @@ def test_answers_depend_on_a_prompts_place_not_on_its_neighbours(draw, drawn):
 
 
 def test_equal_prompts_at_different_places_get_different_answers(draw):
-    assert len(set(sum(tokens(draw([[3, 1, 4]] * 5)), []))) > 5
+    answers = tokens(draw([[3, 1, 4]] * 5))
+    assert len({answer for samples in answers for answer in samples}) > 5
 
 
 def test_seed_decides(draw, drawn):

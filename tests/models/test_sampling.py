@@ -126,7 +126,10 @@ def test_uniforms_of_a_row_do_not_depend_on_other_rows():
 
 def test_uniforms_change_with_seed_and_counter():
     seeds = fold(jnp.tile(seed_for(3), (4, 1)), jnp.arange(4))
-    assert len({*uniforms(seeds, jnp.zeros(4, jnp.int32)).tolist(), *uniforms(seeds, jnp.ones(4, jnp.int32)).tolist()}) == 8
+    assert (
+        len({*uniforms(seeds, jnp.zeros(4, jnp.int32)).tolist(), *uniforms(seeds, jnp.ones(4, jnp.int32)).tolist()})
+        == 8
+    )
 
 
 def test_seeds_differ_by_every_number_of_the_path():

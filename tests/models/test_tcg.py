@@ -14,7 +14,7 @@ STDIN = [TestCase("3\n1 2 3\n", "6\n"), TestCase("\n", "\n"), TestCase("a: b\nou
 CALL = [
     TestCase([1, [2, -3]], 6),
     TestCase([], None),
-    TestCase(["two\nlines", "\"quoted\" é\n"], {"a": [True, None, 1.5]}),
+    TestCase(["two\nlines", '"quoted" é\n'], {"a": [True, None, 1.5]}),
     TestCase([[]], ""),
 ]
 
@@ -46,7 +46,7 @@ def test_text_gets_one_newline_at_its_end():
         ("in: [1]\nout: ", Form.CALL),
         ("in: [1\nout: 2", Form.CALL),
         ("in: 1\nout: 2", Form.CALL),
-        ("in: {\"a\": 1}\nout: 2", Form.CALL),
+        ('in: {"a": 1}\nout: 2', Form.CALL),
         ("in: " + "[" * 100_000 + "\nout: 2", Form.CALL),
         ("in: [" + "9" * 5000 + "]\nout: 2", Form.CALL),
         ("in: [__import__('os')]\nout: 2", Form.CALL),

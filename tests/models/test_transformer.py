@@ -35,16 +35,12 @@ def states(model: Transformer, tokens: list[int], positions: list[int], segments
 def alone(model: Transformer, tokens: list[int], length: int = 10) -> np.ndarray:
     """States of one sequence, padded on the right."""
     rest = length - len(tokens)
-    padded = states(
-        model, tokens + [0] * rest, [*range(len(tokens)), *[0] * rest], [1] * len(tokens) + [0] * rest
-    )
+    padded = states(model, tokens + [0] * rest, [*range(len(tokens)), *[0] * rest], [1] * len(tokens) + [0] * rest)
     return padded[: len(tokens)]
 
 
 def test_packed_sequences_read_as_if_each_were_alone(model):
-    packed = states(
-        model, [*FIRST, *SECOND, 0, 0], [*range(5), *range(3), 0, 0], [1] * 5 + [2] * 3 + [0] * 2
-    )
+    packed = states(model, [*FIRST, *SECOND, 0, 0], [*range(5), *range(3), 0, 0], [1] * 5 + [2] * 3 + [0] * 2)
     np.testing.assert_allclose(packed[:5], alone(model, FIRST), atol=1e-5)
     np.testing.assert_allclose(packed[5:8], alone(model, SECOND), atol=1e-5)
 
@@ -223,7 +219,8 @@ def test_weights_start_at_the_scale_of_their_inputs(fresh):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("width", 0), ("layers", 0), ("heads", -1), ("kv_heads", 0), ("head_size", 0), ("mlp_width", 0)]
+    ("field", "value"),
+    [("width", 0), ("layers", 0), ("heads", -1), ("kv_heads", 0), ("head_size", 0), ("mlp_width", 0)],
 )
 def test_sizes_below_one_are_refused(field, value):
     with pytest.raises(UserError, match=rf"model\.{field} is {value}"):

@@ -1,7 +1,8 @@
 """Statements, and answers in the step grammar of `o1coder_jax.steps`.
 
 An answer is one define step (input, number of parts, output), one refine step per clause, and a program that
-translates the refine steps line by line, so that a wrong clause shows in its step and in the program alike.
+translates the refine steps line by line, so that a wrong clause shows in its step and in the program alike. Clause,
+refine step and commented line carry the same number: a small model finds its place by it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def statement(kind: Kind, form: Form, composition: Composition, rng: random.Rand
 
 def program(kinds: Sequence[Kind], form: Form, codes: Sequence[str]) -> str:
     """The program of a chain of expressions; `kinds` has the input's kind first and the output's last."""
-    body = [f"a = {code}" for code in codes]
+    body = [line for number, code in enumerate(codes, 1) for line in (f"# {number}", f"a = {code}")]
     if form is Form.CALL:
         return "\n    ".join([f"def {FUNCTION}(a):", *body, "return a"])
     return "\n".join([_READ[kinds[0]], *body, "print(*a)" if kinds[-1] is Kind.LIST else "print(a)"])
@@ -46,8 +47,8 @@ def answer(kinds: Sequence[Kind], form: Form, variants: Sequence[Variant]) -> st
     """The text of a whole path, with the markers of its steps."""
     begin, end = ("read", "print") if form is Form.STDIN else ("get", "return")
     define = f"{begin} {kinds[0]}, {len(variants)} parts, {end} {kinds[-1]}"
-    path = [steps.render_step(1, steps.Action.DEFINE, define)]
-    for number, variant in enumerate(variants, 2):
+    path = [steps.render_step(0, steps.Action.DEFINE, define)]
+    for number, variant in enumerate(variants, 1):
         path.append(steps.render_step(number, steps.Action.REFINE, variant.pseudocode))
     code = program(kinds, form, [variant.code for variant in variants])
-    return "".join([*path, steps.render_step(len(variants) + 2, steps.Action.CODE, code)])
+    return "".join([*path, steps.render_step(len(variants) + 1, steps.Action.CODE, code)])
