@@ -19,7 +19,7 @@ from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.transformer import Transformer
 
 CHUNK_STEPS = 16  # decode steps between two looks at which rows are done
-PROMPT_BUCKET = 32  # prompts are padded to a multiple of this, so few shapes are compiled
+PROMPT_BUCKET = 64  # prompts are padded to a multiple of this, so few shapes are compiled
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name, policy_stage
 
 GREEDY, SAMPLED, ASPR, HARD = 1, 2, 3, 4  # salts of the draws
+BEST = "best"  # the checkpoint of the policy that did best on validation so far
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,12 @@ def cure_rates(session: Session, greedy: Marks) -> dict[str, Any]:
     return {name: {"rate": mean(marks), "problems": len(marks)} for name, marks in sorted(fates.items())}
 
 
+def is_best(session: Session, iteration: int, validation: float | None) -> bool:
+    """Whether no earlier policy does as well on validation."""
+    earlier = [session.run.stage(StageName(i)("evaluate")) for i in range(iteration)]
+    return all((result["validation_greedy"] or 0.0) < (validation or 0.0) for result in earlier if result)
+
+
 def run(session: Session, iteration: int) -> None:
     """Evaluates the policy of an iteration; 0 is the base."""
     config, names = session.config.evaluate, StageName(iteration)
@@ -251,6 +258,9 @@ def run(session: Session, iteration: int) -> None:
             else:
                 stage.result["hard"] = hard_solved(session, policy, base["hard"])
         stage.result |= session.costs()
+        stage.result["best_so_far"] = is_best(session, iteration, stage.result["validation_greedy"])
+        if stage.result["best_so_far"]:
+            session.save_model(BEST, policy.weights, iteration=iteration)
         stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
 
 

@@ -26,7 +26,7 @@ _CHANGED = (
 @pytest.fixture(autouse=True, scope="module")
 def _quick_compiler(shared: Path) -> Iterator[None]:
     """Compiles without optimising, and remembers what was compiled, as the shared run does."""
-    before = {name: getattr(jax.config, name) for name in _CHANGED}
+    before = {name: jax.config.values[name] for name in _CHANGED}
     for name, value in zip(_CHANGED, (True, 0, str(shared / "compiled")), strict=True):
         jax.config.update(name, value)
     compilation_cache.reset_cache()

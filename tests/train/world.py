@@ -15,8 +15,9 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from train.session import Session
 ROOT = Path(__file__).resolve().parent.parent.parent
 TACO = ROOT / "configs" / "taco.yaml"
 TAUGHT = CurriculumConfig(training=10, selfplay=0, validation=0, heldout=0, min_operations=1, max_operations=1)
+PATIENCE_SECONDS = 900.0  # for a process that takes a few seconds on an idle machine
 STAGES = ("search", "sft", "prm", "rl", "evaluate")
 
 # Beyond configs/taco.yaml. Few shapes and no optimisation by the compiler: compiling is most of the time.
@@ -143,8 +145,22 @@ def start(settings: Path, *arguments: str, module: str = "selfplay") -> subproce
 
 
 def finish(process: subprocess.Popen[str]) -> Done:
-    out, err = process.communicate(timeout=280)
+    """Waits for a process; one that hangs is ended."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return Done(process.returncode, out, err)
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Waits for something that a process will do, and fails when it ends without having done it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
 
 
 def command(settings: Path, *arguments: str, module: str = "selfplay", taco: bool = True) -> Done:
