@@ -2,10 +2,10 @@
 
     python -m benchmarks.base --config configs/tiny.yaml
 
-Takes the base of a run (made by `train.bootstrap`), trains a copy on with the teacher's lessons for as many updates as
-the loop makes (SFT and RL), and compares held-out greedy pass@1: teacher's most likely answer, base, base
-trained on. A loop is only worth something beside a base that has nothing left to learn from its teacher. The figures are
-added to `benchmarks/results/base.json`, by seed.
+Takes the base of a run (made by `train.bootstrap`), trains a copy on with the teacher's lessons for as many updates
+as the loop makes (SFT and RL), and compares held-out greedy pass@1: teacher's most likely answer, base, base
+trained on. A loop is only worth something beside a base that has nothing left to learn from its teacher. The
+figures are added to `benchmarks/results/base.json`, by seed.
 """
 
 from __future__ import annotations

@@ -33,12 +33,14 @@ class EvaluateConfig:
       samples: per problem, for sampled pass@1 and pass@k with k up to it.
       aspr_samples: fresh code steps per path; `aspr_problems`: problems that ASPR is measured on.
       hard_samples: a self-play problem that so many samples of the base do not solve is hard; 0 skips this.
+      hard_problems: self-play problems that are looked at for hard ones, the first so many.
     """
 
     samples: int = 8
     aspr_samples: int = 8
     aspr_problems: int = 200
     hard_samples: int = 32
+    hard_problems: int = 300
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.aspr_samples < 1:
@@ -162,9 +164,10 @@ def reference_prefixes(session: Session, problems: Sequence[Problem]) -> list[tu
 
 def hard_problems(session: Session, policy: Policy) -> list[str]:
     """Self-play problems of which none of `hard_samples` samples of the base passes the hidden tests."""
-    left, drawn = list(session.parts.selfplay), 0
-    while left and drawn < session.config.evaluate.hard_samples:
-        count = min(8, session.config.evaluate.hard_samples - drawn)
+    config = session.config.evaluate
+    left, drawn = session.parts.selfplay[: config.hard_problems], 0
+    while left and drawn < config.hard_samples:
+        count = min(8, config.hard_samples - drawn)
         programs = sample_programs(session, policy, left, samples=count, salt=100 * HARD + drawn)
         pairs = [(problem, one.code) for problem, some in zip(left, programs, strict=True) for one in some]
         marks = [solved(judgement) for judgement in session.judge_all(pairs, hidden=True)]

@@ -68,9 +68,9 @@ class OptimizerConfig:
         """Learning rate of update number `update` (from 0) of `updates`."""
         if update < self.warmup:
             return self.learning_rate * (update + 1) / (self.warmup + 1)
-        progress = (update - self.warmup) / max(updates - self.warmup, 1)
+        progress = min((update - self.warmup) / max(updates - self.warmup, 1), 1.0)
         fallen = {"constant": 0.0, "linear": progress, "cosine": 0.5 * (1 - math.cos(math.pi * progress))}
-        return self.learning_rate * (1 - (1 - self.final_share) * min(fallen[self.schedule], 1.0))
+        return self.learning_rate * (1 - (1 - self.final_share) * fallen[self.schedule])
 
     def transformation(self) -> optax.GradientTransformation:
         """Updates to subtract, before the learning rate."""
@@ -139,7 +139,7 @@ def update_step(
         return objective(nnx.merge(graph, weights), batch)
 
     (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     updates, moments = optimizer.transformation().update(gradient, state.moments, state.weights)
     weights = jax.tree.map(lambda w, u: w - rate * u, state.weights, updates)
     fine = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -250,7 +250,7 @@ def fit(
         loss, gradient_norm, the objective's own, tokens_per_second (padding left out).
 
     Returns:
-      The last metrics reported, with `skipped`.
+      The last metrics reported, with `skipped_updates`: how many batches were not finite.
     """
     last: dict[str, float] = {}
     tokens, since = 0, time.monotonic()
@@ -263,4 +263,4 @@ def fit(
             now = time.monotonic()
             report(update, last | {"tokens_per_second": tokens / max(now - since, 1e-9)})
             tokens, since = 0, now
-    return last | {"skipped": int(trainer.state.skipped)}
+    return last | {"skipped_updates": int(trainer.state.skipped)}

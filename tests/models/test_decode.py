@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax.decode import decode_batch, start_batch, stop_mask
+from o1coder_jax import transformer
+from o1coder_jax.decode import decode_batch, open_rows, prefill, start_batch, stop_mask
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from tests.tiny import SHAPE, VOCAB, answer_scores, decoder, predictions
 
@@ -29,27 +30,31 @@ def seeds_of(prompts: int, rows: int = ROWS, seed: int = 0) -> jnp.ndarray:
     return fold(jnp.tile(seed_for(seed), (prompts * rows, 1)), jnp.arange(prompts * rows)).reshape(prompts, rows, 2)
 
 
-def run(model, prompts=PROMPTS, *, sampling=SAMPLED, stops=NOTHING, seeds=None, capacity=CAPACITY):
-    """Tokens and log-probabilities of every row: [prompt][row] -> lists."""
+def decode_rows(
+    model, prompts=PROMPTS, *, sampling=SAMPLED, stops=NOTHING, seeds=None, capacity=CAPACITY, steps=CAPACITY
+):
+    """The rows at their end, on the host."""
     graph, weights = model
     tokens, length = np.zeros((len(prompts), 8), np.int32), np.array([len(p) for p in prompts], np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
     stop = stop_mask(VOCAB, stops) if stops else jnp.zeros(VOCAB, bool)
     seeds = seeds_of(len(prompts)) if seeds is None else seeds
-    shared = {"truncated": sampling.truncated}
+    settings, truncated = sampling.arrays(), sampling.truncated
     prefix, rows = start_batch(
-        graph, weights, tokens, length, seeds, stop, sampling.arrays(), capacity=capacity, **shared
+        graph, weights, tokens, length, seeds, stop, settings, capacity=capacity, truncated=truncated
     )
-    rows = decode_batch(graph, weights, prefix, rows, stop, sampling.arrays(), steps=capacity, **shared)
-    assert np.asarray(rows.done).all()
-    out = jax.device_get(rows)
+    while not np.asarray(rows.done).all():
+        rows = decode_batch(graph, weights, prefix, rows, stop, settings, steps=steps, truncated=truncated)
+    return jax.device_get(rows)
+
+
+def run(*arguments, **settings):
+    """Tokens and log-probabilities of every row: [prompt][row] -> lists."""
+    out = decode_rows(*arguments, **settings)
     return [
-        [
-            (out.tokens[t, k, : out.length[t, k]].tolist(), out.log_probability[t, k, : out.length[t, k]])
-            for k in range(seeds.shape[1])
-        ]
-        for t in range(len(prompts))
+        [(row[:n].tolist(), scores[:n]) for row, scores, n in zip(*prompt, strict=True)]
+        for prompt in zip(out.tokens, out.log_probability, out.length, strict=True)
     ]
 
 
@@ -71,14 +76,12 @@ def test_greedy_tokens_equal_the_forward_pass(model):
         assert scores[len(prompt) - 1 :].argmax(axis=1).tolist() == answer
 
 
-@pytest.mark.parametrize(
-    "variant", [{"qkv_bias": True, "qk_norm": True}, {"kv_heads": 4, "layers": 5}], ids=["biased", "scanned"]
-)
-def test_variants_decode_as_they_read(variant):
-    model = decoder(dataclasses.replace(SHAPE, **variant))
-    if "qkv_bias" in variant:
-        for bias in (model.blocks.query_bias, model.blocks.key_bias, model.blocks.value_bias):
-            bias[...] = jax.random.normal(jax.random.key(2), bias.shape)
+def test_variants_decode_as_they_read(monkeypatch):
+    """Biases, normed heads, as many key-value heads as query heads, scanned layers."""
+    monkeypatch.setattr(transformer, "UNROLLED_LAYERS", 1)
+    model = decoder(dataclasses.replace(SHAPE, qkv_bias=True, qk_norm=True, kv_heads=4))
+    for bias in (model.blocks.query_bias, model.blocks.key_bias, model.blocks.value_bias):
+        bias[...] = jax.random.normal(jax.random.key(2), bias.shape)
     split = nnx.split(model)
     check_against_forward(split, run(split))
 
@@ -124,40 +127,45 @@ def test_a_row_without_stop_token_ends_at_its_capacity(model):
     assert {len(answer) for rows in run(model) for answer, _ in rows} == {CAPACITY}
 
 
-def test_capacity_of_one_token(model):
-    free, short = run(model), run(model, capacity=1)
-    assert [[a for a, _ in rows] for rows in short] == [[a[:1] for a, _ in rows] for rows in free]
-
-
 def test_waves_cut_anywhere_change_nothing(model):
     """Nine steps at once equal waves of two."""
-    graph, weights = model
-    settings, stop = SamplingConfig().arrays(), stop_mask(VOCAB, (2,))
-    tokens, length = np.array([[3, 1, 4, 1]], np.int32), np.array([4], np.int32)
-    prefix, rows = start_batch(
-        graph, weights, tokens, length, seeds_of(1), stop, settings, capacity=CAPACITY, truncated=False
-    )
-    copy = jax.tree.map(jnp.copy, rows)
-    whole = decode_batch(graph, weights, prefix, rows, stop, settings, steps=CAPACITY, truncated=False)
-    for _ in range(5):
-        copy = decode_batch(graph, weights, prefix, copy, stop, settings, steps=2, truncated=False)
-    np.testing.assert_array_equal(copy.tokens, whole.tokens)
-    np.testing.assert_array_equal(copy.length, whole.length)
-    np.testing.assert_allclose(copy.log_probability, whole.log_probability, atol=1e-6)
+    whole, cut = decode_rows(model, stops=(2,)), decode_rows(model, stops=(2,), steps=2)
+    np.testing.assert_array_equal(cut.tokens, whole.tokens)
+    np.testing.assert_array_equal(cut.length, whole.length)
+    np.testing.assert_allclose(cut.log_probability, whole.log_probability, atol=1e-6)
 
 
-def test_done_rows_hold_zeros_beyond_their_end(model):
-    graph, weights = model
-    settings, stop = SamplingConfig().arrays(), stop_mask(VOCAB, (2, 7))
-    tokens, length = np.array([[3, 1, 4, 1]], np.int32), np.array([4], np.int32)
-    prefix, rows = start_batch(
-        graph, weights, tokens, length, seeds_of(1), stop, settings, capacity=CAPACITY, truncated=False
-    )
-    rows = decode_batch(graph, weights, prefix, rows, stop, settings, steps=CAPACITY, truncated=False)
-    beyond = np.arange(CAPACITY) >= np.asarray(rows.length)[..., None]
+def test_rows_hold_zeros_beyond_their_end(model):
+    rows = decode_rows(model, stops=(2, 7))
+    beyond = np.arange(CAPACITY) >= rows.length[..., None]
     assert beyond.any()
-    assert not np.asarray(rows.log_probability)[beyond].any()
-    assert not np.asarray(rows.tokens)[beyond].any()
+    assert not rows.log_probability[beyond].any()
+    assert not rows.tokens[beyond].any()
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_reopened_rows_forget_what_they_held(model, opening):
+    """Rows of an earlier answer keep it, or lose all of it, as they are told."""
+    graph, weights = model
+    rows = jax.tree.map(jnp.asarray, decode_rows(model))
+    prefix = prefill(nnx.merge(graph, weights), jnp.array([[5], [3], [2]]), jnp.zeros(3, jnp.int32))
+    _, opened, _, _ = open_rows(
+        nnx.merge(graph, weights),
+        prefix,
+        rows,
+        opening=jnp.full(3, opening),
+        last=jnp.array([5, 3, 2]),
+        length=jnp.ones(3, jnp.int32),
+        seeds=seeds_of(3, seed=1),
+        stop=jnp.zeros(VOCAB, bool),
+        settings=SAMPLED.arrays(),
+        truncated=False,
+    )
+    kept = rows if not opening else None
+    for name in ("tokens", "log_probability"):
+        expected = getattr(kept, name)[..., 1:] if kept else np.zeros((3, ROWS, CAPACITY - 1))
+        np.testing.assert_array_equal(getattr(opened, name)[..., 1:], expected)
+    assert opened.length.tolist() == [[1 if opening else CAPACITY] * ROWS] * 3
 
 
 def test_sampled_tokens_follow_the_softmax(model):

@@ -4,75 +4,101 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
-from o1coder_jax.records import ProcessRecord, Verdict, content_hash, to_line
+from o1coder_jax.records import Judgement, ProcessRecord, Verdict, content_hash, to_line
+from o1coder_jax.steps import Action
 from search.harvest import Provenance, harvest
-from search.tree import Tree
-from tests.search.scripted import grown, policy
+from search.tree import Node, Tree
+from tests.search.scripted import PROBLEMS
 
 PROVENANCE = Provenance(run="run", iteration=3, policy="weights", tokenizer="phrases")
+ACCEPTED = Judgement(Verdict.ACCEPTED, compiled=True, passed=4, total=4)
+WRONG = Judgement(Verdict.WRONG_ANSWER, compiled=True, passed=2, total=4)
+UNCHECKED = Judgement(Verdict.INFRA_ERROR, compiled=False, passed=0, total=4)
 
 
-@pytest.fixture(scope="module")
-def trees() -> list[Tree]:
-    return list(grown(policy=policy()).values())
+@pytest.fixture
+def tree() -> Tree:
+    """root -> 1 define -> 4 accepted, 5 wrong, 6 refine (not visited); root -> 2 malformed, 3 unchecked; 6 -> 7 depth.
+
+    Node 6 was expanded by a rollout that has not settled, so neither it nor 7 was ever counted.
+    """
+    nodes = [
+        Node(-1, 0),
+        Node(0, 1, (1, 7), "1. define: a", Action.DEFINE, -0.5),
+        Node(0, 1, (7,), "", Action.NONE, -2.0, ended="malformed", reward=0.0),
+        Node(0, 1, (4, 8), "3. code: A", Action.CODE, -1.0, "code", "A", UNCHECKED, None),
+        Node(1, 2, (5, 8), "3. code: B", Action.CODE, -1.5, "code", "B", ACCEPTED, 1.0),
+        Node(1, 2, (6, 8), "3. code: C", Action.CODE, -0.1, "code", "C", WRONG, 0.55),
+        Node(1, 2, (3, 7), "2. refine: c", Action.REFINE, -0.2),
+        Node(6, 3, (2, 7), "1. define: b", Action.DEFINE, -0.3, ended="depth"),
+    ]
+    tree = Tree(5, PROBLEMS[0], (0, 3), nodes)
+    tree.finish(np.array([3, 2, 1, 0, 1, 1, 0, 0]), np.array([1.55, 1.55, 0, 0, 1.0, 0.55, 0, 0], np.float32))
+    return tree
 
 
-@pytest.fixture(scope="module")
-def records(trees) -> list[ProcessRecord]:
-    return [record for tree in trees for record in harvest(tree, PROVENANCE)]
+@pytest.fixture
+def records(tree) -> list[ProcessRecord]:
+    return harvest(tree, PROVENANCE)
 
 
 def test_records_come_back_from_json(records):
     assert [ProcessRecord.from_json(json.loads(to_line(record))) for record in records] == records
 
 
-def test_every_visited_leaf_is_recorded_once(trees, records):
-    leaves = [(t.number, i) for t in trees for i, node in enumerate(t.nodes) if node.terminal and node.visits]
-    assert sorted((record.tree, record.steps[-1].node) for record in records) == sorted(leaves)
+def test_every_visited_leaf_is_recorded_once(records):
+    assert [record.steps[-1].node for record in records] == [2, 4, 5]
 
 
-def test_steps_are_the_path_from_the_root(trees, records):
-    by_number = {tree.number: tree for tree in trees}
-    for record in records:
-        assert [step.parent for step in record.steps] == [0, *(step.node for step in record.steps[:-1])]
-        for step in record.steps:
-            node = by_number[record.tree].nodes[step.node]
-            assert (step.tokens, step.text, step.action, step.value, step.visits, step.log_probability) == (
-                node.tokens, node.text, int(node.action), node.value, node.visits, node.log_probability,
-            )  # fmt: skip
+def test_steps_are_the_path_from_the_root(records):
+    assert [[(step.parent, step.node) for step in record.steps] for record in records] == [
+        [(0, 2)],
+        [(0, 1), (1, 4)],
+        [(0, 1), (1, 5)],
+    ]
 
 
-def test_every_step_of_a_visited_path_has_a_value(records):
-    assert all(step.visits > 0 and 0 <= step.value <= 1 for record in records for step in record.steps)
+def test_step_holds_what_its_node_does(tree, records):
+    step, node = records[1].steps[0], tree.nodes[1]
+    assert (step.tokens, step.text, step.action, step.log_probability) == ((1, 7), node.text, 1, -0.5)
+    assert (step.visits, step.value) == (2, pytest.approx(1.55 / 2))
 
 
 def test_value_of_the_last_step_is_the_reward(records):
-    assert all(record.steps[-1].value == pytest.approx(record.reward) for record in records)
+    assert [record.steps[-1].value for record in records] == [pytest.approx(record.reward) for record in records]
 
 
 def test_only_accepted_programs_are_correct(records):
-    assert {record.correct for record in records} == {True, False}
+    assert [record.correct for record in records] == [False, True, False]
+
+
+def test_verdict_and_program_are_those_of_the_leaf(records):
+    assert [(record.verdict, record.code) for record in records] == [
+        (None, None),
+        (Verdict.ACCEPTED, "B"),
+        (Verdict.WRONG_ANSWER, "C"),
+    ]
+
+
+def test_record_says_how_its_path_ended(records):
+    assert [record.ended for record in records] == ["malformed", "code", "code"]
+
+
+def test_records_say_where_they_come_from(tree, records):
     for record in records:
-        assert record.correct == (record.verdict is Verdict.ACCEPTED)
-        assert not record.correct or (record.code is not None and record.reward == 1.0)
-
-
-def test_verdict_belongs_to_a_program(records):
-    assert all((record.verdict is None) == (record.code is None) for record in records)
-    assert all((record.code is not None) == (record.ended == "code") for record in records)
-
-
-def test_unchecked_programs_are_not_recorded(trees, records):
-    assert any(n.judgement is not None and not n.judgement.checked for tree in trees for n in tree.nodes)
-    assert all(record.reward is not None and record.verdict is not Verdict.INFRA_ERROR for record in records)
-
-
-def test_records_say_where_they_come_from(trees, records):
-    by_number = {tree.number: tree for tree in trees}
-    for record in records:
-        tree = by_number[record.tree]
         assert (record.run, record.iteration, record.policy, record.tokenizer) == ("run", 3, "weights", "phrases")
-        assert (record.problem_id, record.prompt_tokens) == (tree.problem.id, tree.prompt)
+        assert (record.problem_id, record.tree, record.prompt_tokens) == (tree.problem.id, 5, (0, 3))
         assert record.tests == content_hash([test.to_json() for test in tree.problem.tests])
+
+
+def test_unvisited_node_has_no_value(tree):
+    assert [node.value is None for node in tree.nodes] == [False, False, False, True, False, False, True, True]
+
+
+def test_tree_with_an_accepted_program_is_solved(tree):
+    assert tree.solved
+    tree.nodes[4].judgement = WRONG
+    assert not tree.solved

@@ -26,6 +26,7 @@ import yaml
 from o1coder_jax.problems.curriculum import CurriculumConfig, build
 from o1coder_jax.records import ProcessRecord, StepRecord, Verdict
 from train.config import Config, load_config
+from train.run import finished_stages
 from train.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -214,13 +215,21 @@ def opened(run: Path, runs: Path, *, upto: str, **changes: dict[str, Any]) -> It
     for section, values in changes.items():
         config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
     copy_run(run, runs, upto=upto)
-    with contextlib.redirect_stdout(io.StringIO()), Session.open(dataclasses.replace(config, runs=str(runs))) as session:
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        Session.open(dataclasses.replace(config, runs=str(runs))) as session,
+    ):
         yield session
 
 
 def lasting(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary without what may differ from run to run: times, and versions that tell of the checkout."""
     return {key: value for key, value in summary.items() if key not in ("seconds", "versions", "name")}
+
+
+def results(run: Path) -> dict[str, dict[str, Any]]:
+    """The results of a run's finished stages."""
+    return {stage.name: stage.result for stage in finished_stages(run)}
 
 
 def read_lines(path: Path) -> list[Any]:
