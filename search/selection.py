@@ -81,6 +81,4 @@ def child_scores(
     open_child = (child != Forest.NONE) & ~tree.closed[child]
     unvisited = open_child & (visits == 0)
     # Not one score with a large bonus: added to a large number, chance would be rounded to few values.
-    return jnp.where(
-        jnp.any(unvisited), jnp.where(unvisited, chance, -jnp.inf), jnp.where(open_child, uct, -jnp.inf)
-    )
+    return jnp.where(jnp.any(unvisited), jnp.where(unvisited, chance, -jnp.inf), jnp.where(open_child, uct, -jnp.inf))

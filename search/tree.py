@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from o1coder_jax.records import Judgement, Problem, Verdict
 from o1coder_jax.rewards import terminal_reward
 from o1coder_jax.steps import Action, parse_step
 from o1coder_jax.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from search.waves import SearchConfig
+from search.config import SearchConfig
 
 
 @dataclass

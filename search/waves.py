@@ -14,210 +14,28 @@ the waves, so what the search does cannot depend on when they arrive. Random cho
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
 
-from o1coder_jax import pages as paging
-from o1coder_jax.decode import Rows, decode, empty_rows, open_rows, prefill, stop_mask
+from o1coder_jax.decode import stop_mask
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
-from o1coder_jax.pages import Pages
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.records import Judgement, Problem
-from o1coder_jax.sampling import SamplingConfig, fold, seed_for
-from o1coder_jax.transformer import Transformer
-from search import forest as forests
-from search.backup import settle
-from search.forest import Forest
-from search.selection import SelectionConfig, descend
+from o1coder_jax.sampling import seed_for
+from search.config import SearchConfig
+from search.engine import Orders, initial_state, refill, turn, wave
 from search.tree import Node, Tree, read_candidates
 
 Judge = Callable[[Problem, str], "Future[Judgement]"]
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Batched MCTS.
-
-    Attributes:
-      trees: places for trees that grow at the same time.
-      rollouts: per tree; a tree whose every path is known ends earlier.
-      depth: steps on a path at most; a path without code there gets reward 0.
-      samples: candidates per expansion (K).
-      alpha: weight of compiling in the terminal reward.
-      merge_identical: candidates with the same tokens become one child.
-      wave_steps: decode steps of a wave.
-      prompt_tokens: longer statements are cut, and counted.
-      step_tokens: cap of a define or refine step; `code_tokens`: of a code step. A step that reaches its cap is
-        closed as truncated.
-      page_tokens: tokens in a KV page.
-      selection, sampling: see there.
-    """
-
-    trees: int = 64
-    rollouts: int = 8
-    depth: int = 7
-    samples: int = 3
-    alpha: float = 0.1
-    merge_identical: bool = True
-    wave_steps: int = 12
-    prompt_tokens: int = 96
-    step_tokens: int = 24
-    code_tokens: int = 96
-    page_tokens: int = 8
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-
-    def __post_init__(self) -> None:
-        tokens = ("prompt_tokens", "step_tokens", "page_tokens")
-        for name in ("trees", "rollouts", "depth", "samples", "wave_steps", *tokens):
-            if getattr(self, name) < 1:
-                raise UserError(f"search.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.code_tokens < self.step_tokens:
-            raise UserError(
-                f"search.code_tokens {self.code_tokens} is less than search.step_tokens {self.step_tokens}: "
-                "code steps are the long ones"
-            )
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"search.alpha is {self.alpha}; it must lie in [0, 1]")
-
-    @property
-    def prompt_pages(self) -> int:
-        return -(-self.prompt_tokens // self.page_tokens)
-
-    @property
-    def step_pages(self) -> int:
-        return -(-self.step_tokens // self.page_tokens)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class State:
-    """Everything on the device: the forest, its pages, and the rows in generation."""
-
-    forest: Forest
-    pages: Pages
-    rows: Rows
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Orders:
-    """What the host tells the device in a turn: verdicts that arrived, candidates that were read."""
-
-    settles: Bool[Any, " T"]
-    reward: Float[Any, " T"]
-    counted: Bool[Any, " T"]
-    grows: Bool[Any, " T"]
-    fresh: Bool[Any, "T K"]
-    terminal: Bool[Any, "T K"]
-
-
-def initial_state(model: Transformer, config: SearchConfig) -> State:
-    nodes = forests.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
-    return State(
-        forests.empty(config.trees, nodes, config.samples),
-        paging.empty_pages(
-            model.config,
-            trees=config.trees,
-            nodes=nodes,
-            pages=config.prompt_pages + (nodes - 1) * config.step_pages,
-            path_pages=config.prompt_pages + (config.depth - 1) * config.step_pages,
-            page_tokens=config.page_tokens,
-        ),
-        empty_rows(model, config.trees, config.samples, config.code_tokens),
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "config"), donate_argnames=("state",))
-def refill(
-    graph: nnx.GraphDef[Transformer], weights: Any, state: State, batch: dict[str, Array], *, config: SearchConfig
-) -> State:
-    """Plants new problems: prefills their prompts and clears their trees.
-
-    Args:
-      batch: per mesh part D and new row R: `slot` (D, R), the place within the part (out of range: no row),
-        `tokens` (D, R, S), `length` (D, R); and for all places `which` (T,), `seed` (T, 2).
-    """
-    parts = batch["slot"].shape[0]
-    model = nnx.merge(graph, weights)
-
-    def split(x: Array) -> Array:
-        return x.reshape(parts, -1, *x.shape[1:])
-
-    def put(pages: Pages, slot: Array, tokens: Array, length: Array) -> Pages:
-        prefix = prefill(model, tokens, length - 1)
-        last = jnp.take_along_axis(tokens, (length - 1)[:, None], axis=1)[:, 0]
-        return paging.write_prompt(pages, slot, prefix, last, length, config.page_tokens)
-
-    pages = jax.vmap(put)(jax.tree.map(split, state.pages), batch["slot"], batch["tokens"], batch["length"])
-    return State(
-        forests.plant(state.forest, batch["which"], batch["seed"]),
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pages),
-        state.rows,
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "config", "truncated"), donate_argnames=("state",))
-def wave(
-    graph: nnx.GraphDef[Transformer],
-    weights: Any,
-    state: State,
-    opening: Bool[Array, " T"],
-    stop: Bool[Array, " V"],
-    settings: Float[Array, "3"],
-    *,
-    config: SearchConfig,
-    truncated: bool,
-) -> State:
-    """Starts candidates in the trees that are opening, and decodes `wave_steps` tokens of every unfinished row."""
-    model = nnx.merge(graph, weights)
-    forest, pages, rows = state.forest, state.pages, state.rows
-    trees = jnp.arange(config.trees)
-    node = forest.cursor
-    prefix = paging.gather(pages, node, config.page_tokens)
-    candidate = node[:, None] * config.samples + jnp.arange(config.samples)
-    seeds = fold(jnp.repeat(forest.seed, config.samples, axis=0), candidate.reshape(-1))
-    prefix, rows, keys, values = open_rows(
-        model,
-        prefix,
-        rows,
-        opening=opening,
-        last=pages.last[trees, node],
-        length=pages.length[trees, node],
-        seeds=seeds.reshape(config.trees, config.samples, 2),
-        stop=stop,
-        settings=settings,
-        truncated=truncated,
-    )
-    pages = paging.write_last(pages, node, opening, keys, values)
-    rows = decode(model, prefix, rows, steps=config.wave_steps, stop=stop, settings=settings, truncated=truncated)
-    return State(forest, pages, rows)
-
-
-@functools.partial(jax.jit, static_argnames=("config",), donate_argnames=("state",))
-def turn(state: State, orders: Orders, *, config: SearchConfig) -> State:
-    """Backs up verdicts, attaches candidates, and walks to where each tree works next."""
-    forest = settle(state.forest, orders.settles, orders.reward, orders.counted)
-    parent = forest.cursor
-    forest, child = forests.grow(forest, orders.grows, orders.fresh, orders.terminal)
-    owner = jnp.where(orders.terminal, Forest.NONE, child)
-    pages = paging.write_steps(state.pages, parent, owner, state.rows, config.step_tokens, config.page_tokens)
-    moves = orders.settles | orders.grows
-    forest = descend(forest, moves, config=config.selection, rollouts=config.rollouts)
-    return State(forest, pages, state.rows)
 
 
 @dataclass

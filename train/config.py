@@ -13,7 +13,7 @@ from o1coder_jax.problems import ProblemsConfig
 from o1coder_jax.tokenizer import TokenizerConfig
 from o1coder_jax.transformer import ModelConfig
 from sandbox.pool import SandboxConfig
-from search.waves import SearchConfig
+from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
 from train.prm import PRMConfig

@@ -18,9 +18,10 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
+from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
-from search.waves import Search, SearchConfig
+from search.waves import Search
 from tests.tiny import SHAPE, decoder, one_device
 
 PIECES = (

@@ -17,9 +17,9 @@ from o1coder_jax.records import Judgement, Verdict
 from o1coder_jax.rewards import terminal_reward
 from o1coder_jax.sampling import SamplingConfig, seed_for
 from o1coder_jax.steps import Action
+from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
-from search.waves import SearchConfig
 from tests.search.oracle import Oracle
 from tests.search.scripted import CONFIG, PROBLEMS, Late, PhraseTokenizer, grown, instant, policy, same, searching
 from tests.tiny import answer_scores
