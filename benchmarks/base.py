@@ -44,7 +44,7 @@ def main() -> None:
         trainer = Trainer(
             base.graph, base.weights, Objective.of(losses.sft), config.sft.optimizer, session.mesh, updates=updates
         )
-        batches = packed_batches(examples, config.bootstrap.batch, seed=config.seed + 1)
+        batches = packed_batches(examples, config.bootstrap.batch, seed=config.seed + 1, name="bootstrap")
         fit(trainer, batches, report=lambda update, metrics: print(update, f"{metrics['loss']:.4f}"), every=100)
         further = Policy(base.graph, trainer.weights, session.tokenizer, "")
         row = {
@@ -53,6 +53,7 @@ def main() -> None:
             "continued_greedy": mark(session, further, heldout, samples=1, greedy=True).pass_at(1),
             "continued_updates": updates,
         }
+    RESULTS.parent.mkdir(exist_ok=True)
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     rows[f"seed {config.seed}"] = row
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
