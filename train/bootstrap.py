@@ -9,6 +9,7 @@ between this and a downloaded model: it starts from the checkpoint `policy-000`.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass, field
 
@@ -49,8 +50,9 @@ class BootstrapConfig:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-3, warmup=40))
 
     def __post_init__(self) -> None:
-        if self.updates < 1 or self.samples < 1:
-            raise UserError("bootstrap: updates and samples must be at least 1")
+        for name in ("updates", "samples", "tokenizer_texts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"bootstrap.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 def write_parts(session: Session) -> None:
@@ -75,7 +77,8 @@ def teaching_parts(session: Session) -> Parts:
     """The curriculum that the base learns from: the run's own, or one beside a file source."""
     if session.config.problems.source == "curriculum":
         return session.parts
-    return build(session.config.bootstrap.curriculum, session.config.seed)
+    taught = dataclasses.replace(session.config.bootstrap.curriculum, selfplay=0, validation=0, heldout=0)
+    return build(taught, session.config.seed)
 
 
 def teacher_of(session: Session) -> Teacher:

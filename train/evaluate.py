@@ -43,8 +43,12 @@ class EvaluateConfig:
     hard_problems: int = 300
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.aspr_samples < 1:
-            raise UserError("evaluate: samples and aspr_samples must be at least 1")
+        for name in ("samples", "aspr_samples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"evaluate.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("aspr_problems", "hard_samples", "hard_problems"):
+            if getattr(self, name) < 0:
+                raise UserError(f"evaluate.{name} is {getattr(self, name)}; it must not be negative")
 
 
 def solved(judgement: Judgement | None) -> float | None:

@@ -32,7 +32,7 @@ def bar(total: int, description: str, *, silent: bool = False) -> Iterator[Progr
     else:
         lines = _Lines(total, description)
         yield lines
-        lines.show()
+        lines.close()
 
 
 def _rich() -> rich.progress.Progress:
@@ -69,6 +69,7 @@ class _Lines:
     def __init__(self, total: int, description: str):
         self._total, self._description = total, description
         self._done, self._note = 0, ""
+        self._said = -1
         self._began = self._shown = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -78,10 +79,15 @@ class _Lines:
 
     def show(self) -> None:
         """Prints `DESCRIPTION: DONE/TOTAL in SECONDS s, RATE/s, SECONDS s left, NOTE`."""
-        self._shown = time.monotonic()
+        self._shown, self._said = time.monotonic(), self._done
         elapsed = self._shown - self._began
         rate = self._done / max(elapsed, 1e-9)
         left = f", {(self._total - self._done) / rate:.0f} s left" if 0 < self._done < self._total else ""
         note = f", {self._note}" if self._note else ""
         done = f"{self._done}/{self._total} in {elapsed:.1f} s, {rate:.3g}/s"
         print(f"{self._description}: {done}{left}{note}", flush=True)
+
+    def close(self) -> None:
+        """Prints how it ended, unless the last line told it already."""
+        if self._said != self._done:
+            self.show()

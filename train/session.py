@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class Session:
         prepare_cpu(config.mesh)
         mesh = make_mesh(config.mesh)
         check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
+        # That only costs time; a full disk is said once, by what has to be written.
+        warnings.filterwarnings("ignore", message="Error writing persistent compilation cache")
         jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
         folder = Path(config.runs) / config.name
         with Run.open(folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "runs")) as run:
@@ -113,7 +116,12 @@ class Session:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.tokenizer_path)
+        try:
+            return Tokenizer.load(self.tokenizer_path)
+        except RuntimeError as error:  # sentencepiece's, for bytes that are no vocabulary
+            raise UserError(
+                f"{self.tokenizer_path} is damaged ({error}); restore it, or start the run afresh"
+            ) from error
 
     def part_path(self, part: str) -> Path:
         return self.run.folder / "problems" / f"{part}.jsonl"
@@ -138,9 +146,7 @@ class Session:
     ) -> list[Judgement | None]:
         """Verdicts on the own or the hidden tests, up to the first failure; None where there is no program."""
         futures = [
-            None
-            if code is None
-            else self.submit(submission_for(problem, code, hidden=hidden, stop_at_failure=True))
+            None if code is None else self.submit(submission_for(problem, code, hidden=hidden, stop_at_failure=True))
             for problem, code in programs
         ]
         return [None if future is None else future.result() for future in futures]

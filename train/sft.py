@@ -41,8 +41,9 @@ class SFTConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        if self.updates < 1 or self.paths_per_problem < 1:
-            raise UserError("sft: updates and paths_per_problem must be at least 1")
+        for name in ("updates", "paths_per_problem"):
+            if getattr(self, name) < 1:
+                raise UserError(f"sft.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 def verified_paths(records: Iterable[ProcessRecord], per_problem: int, seed: int) -> list[ProcessRecord]:

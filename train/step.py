@@ -63,6 +63,14 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer: learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive"
             )
+        if self.warmup < 0 or self.weight_decay < 0:
+            raise UserError(
+                f"optimizer: warmup {self.warmup} and weight_decay {self.weight_decay} must not be negative"
+            )
+        if not 0 <= self.final_share <= 1 or not 0 <= self.beta2 < 1:
+            raise UserError(
+                f"optimizer: final_share {self.final_share} must lie in [0, 1] and beta2 {self.beta2} in [0, 1)"
+            )
 
     def rate(self, update: int, updates: int) -> float:
         """Learning rate of update number `update` (from 0) of `updates`."""
@@ -76,9 +84,7 @@ class OptimizerConfig:
         """Updates to subtract, before the learning rate."""
         clip = optax.clip_by_global_norm(self.clip_norm)
         if self.kind == "adamw":
-            return optax.chain(
-                clip, optax.scale_by_adam(b2=self.beta2), optax.add_decayed_weights(self.weight_decay)
-            )
+            return optax.chain(clip, optax.scale_by_adam(b2=self.beta2), optax.add_decayed_weights(self.weight_decay))
         muon = contrib.muon(
             1.0,
             consistent_rms=MUON_RMS,

@@ -58,7 +58,8 @@ class TCGConfig:
     dpo_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
 
     def __post_init__(self) -> None:
-        for name in ("cases", "examples_per_problem", "sft_updates", "dpo_updates", "dpo_pairs", "suite"):
+        counts = "cases examples_per_problem prompt_tokens answer_tokens sft_updates dpo_updates dpo_pairs suite"
+        for name in counts.split():
             if getattr(self, name) < 1:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must be at least 1")
 

@@ -143,29 +143,32 @@ def test_rows_hold_zeros_beyond_their_end(model):
     assert not rows.tokens[beyond].any()
 
 
-@pytest.mark.parametrize("opening", [True, False])
-def test_reopened_rows_forget_what_they_held(model, opening):
-    """Rows of an earlier answer keep it, or lose all of it, as they are told."""
-    graph, weights = model
-    rows = jax.tree.map(jnp.asarray, decode_rows(model))
-    prefix = prefill(nnx.merge(graph, weights), jnp.array([[5], [3], [2]]), jnp.zeros(3, jnp.int32))
-    _, opened, _, _ = open_rows(
-        nnx.merge(graph, weights),
+@nnx.jit
+def reopen(model, rows, opening):
+    """Opens rows on prompts of one token each."""
+    prefix = prefill(model, jnp.array([[5], [3], [2]]), jnp.zeros(3, jnp.int32))
+    return open_rows(
+        model,
         prefix,
         rows,
-        opening=jnp.full(3, opening),
+        opening=opening,
         last=jnp.array([5, 3, 2]),
         length=jnp.ones(3, jnp.int32),
         seeds=seeds_of(3, seed=1),
         stop=jnp.zeros(VOCAB, bool),
         settings=SAMPLED.arrays(),
         truncated=False,
-    )
-    kept = rows if not opening else None
+    )[1]
+
+
+def test_reopened_rows_forget_what_they_held(model):
+    held = decode_rows(model)
+    opened = reopen(nnx.merge(*model), jax.tree.map(jnp.asarray, held), jnp.array([True, False, True]))
+    assert opened.length.tolist() == [[1] * ROWS, [CAPACITY] * ROWS, [1] * ROWS]
     for name in ("tokens", "log_probability"):
-        expected = getattr(kept, name)[..., 1:] if kept else np.zeros((3, ROWS, CAPACITY - 1))
-        np.testing.assert_array_equal(getattr(opened, name)[..., 1:], expected)
-    assert opened.length.tolist() == [[1 if opening else CAPACITY] * ROWS] * 3
+        before, after = np.asarray(getattr(held, name)), np.asarray(getattr(opened, name))
+        np.testing.assert_array_equal(after[1], before[1])
+        assert not after[[0, 2], :, 1:].any()
 
 
 def test_sampled_tokens_follow_the_softmax(model):

@@ -27,7 +27,7 @@ def report():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -38,7 +38,7 @@ def test_there_are_two_devices(report):
     assert report["devices"] == 2
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", ["data", "tensor"])
 def test_answers_are_those_of_one_device(report, mesh):
     assert report[mesh]["answers"]
 

@@ -87,11 +87,12 @@ def main() -> None:
         apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), gradient, expected[2][1])
         report[name] = {
             "row_shards": row_shards(mesh),
-            "answers": answers(mesh) == expected[0],
             "loss": abs(loss - expected[2][0]),
             "gradient": max(jax.tree.leaves(apart)),
             "share": split_share(mesh),
         }
+        if name != "fsdp":
+            report[name]["answers"] = answers(mesh) == expected[0]
         if name != "tensor":
             report[name]["trees"] = trees(mesh, sharded=name == "fsdp") == expected[1]
     json.dump(report, sys.stdout)

@@ -124,7 +124,7 @@ def test_paths_too_long_for_a_row_are_counted(wee: Path, runs: Path):
     with opened(wee, runs, upto="tcg") as session:
         right = planted(session, RIGHT, Verdict.ACCEPTED)
         long = dataclasses.replace(
-            right, steps=(dataclasses.replace(right.steps[0], tokens=right.steps[0].tokens * 9),)
+            right, steps=(dataclasses.replace(right.steps[0], tokens=right.steps[0].tokens * 30),)
         )
         plant(session, [right, long])
         sft.run(session, 1)

@@ -57,8 +57,12 @@ def same(a: Any, b: Any) -> bool:
     return all((x == y).all() for x, y in zip(values(a), values(b), strict=True))
 
 
-def test_updates_lower_the_loss():
-    one = trainer()
+MUON = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=0, schedule="constant")
+
+
+@pytest.mark.parametrize("optimizer", [FAST, MUON], ids=["adamw", "muon"])
+def test_updates_lower_the_loss(optimizer: OptimizerConfig):
+    one = trainer(optimizer)
     losses_seen = [float(one.step(batch())["loss"]) for _ in range(8)]
     assert losses_seen[-1] < losses_seen[0] - 1
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-from o1coder_jax.problems.curriculum import CurriculumConfig, build
+from o1coder_jax.config import to_dict
+from o1coder_jax.problems.curriculum import CurriculumConfig, TeacherConfig, build
 from o1coder_jax.records import ProcessRecord, StepRecord, Verdict
 from train.config import Config, load_config
 from train.run import finished_stages
@@ -31,7 +32,16 @@ from train.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TACO = ROOT / "configs" / "taco.yaml"
-TAUGHT = CurriculumConfig(training=10, selfplay=0, validation=0, heldout=0, min_operations=1, max_operations=1)
+TAUGHT = CurriculumConfig(
+    training=10,
+    selfplay=0,
+    validation=0,
+    heldout=0,
+    min_operations=1,
+    max_operations=1,
+    stdin_share=0.8,
+    teacher=TeacherConfig(random_correct=0.6),  # so that a group of paths has right and wrong ones
+)
 PATIENCE_SECONDS = 900.0  # for a process that takes a few seconds on an idle machine
 STAGES = ("search", "sft", "prm", "rl", "evaluate")
 
@@ -59,17 +69,15 @@ SETTINGS: dict[str, Any] = {
         "tokenizer_texts": 300,
         "batch": _BATCH,
         "optimizer": {"learning_rate": 0.01},
-        "curriculum": {
-            name: getattr(TAUGHT, name)
-            for name in ("training", "selfplay", "validation", "heldout", "min_operations", "max_operations")
-        },
+        "curriculum": to_dict(TAUGHT),
     },
     "tcg": {
         "sft_updates": 120,
         "examples_per_problem": 4,
         "dpo_updates": 8,
         "dpo_pairs": 4,
-        "suite": 4,
+        "dpo_optimizer": {"learning_rate": 0.001},
+        "suite": 8,
         "prompt_tokens": 160,
         "answer_tokens": 64,
         "batch": _BATCH,
