@@ -7,3 +7,8 @@ import os
 # Before JAX is imported anywhere. Tests that need several devices start processes of their own.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax  # noqa: E402 - after the settings above
+
+# Said before JAX meets its devices, which test modules do when they are collected: `Session.open` may say it again.
+jax.config.update("jax_num_cpu_devices", 1)

@@ -205,7 +205,10 @@ def test_order_of_the_problems_changes_nothing(coder, trees):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_arrival_of_verdicts_changes_nothing(coder, trees, seed):
-    for name, tree in grown(policy=coder, judge=Late(seed)).items():
+    """Neither the trees nor the order in which they end."""
+    late = grown(policy=coder, judge=Late(seed))
+    assert list(late) == list(trees)
+    for name, tree in late.items():
         same(tree, trees[name], tolerance=0)
 
 

@@ -1,4 +1,4 @@
-"""One run of the tiny loop, shared by all tests and all test processes, and JAX as `Session.open` wants it."""
+"""One run of the tiny loop, shared by all tests and all test processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from tests.train import world
-
-# Said before JAX meets its devices, which it does in the first test, so that `Session.open` may say it again.
-jax.config.update("jax_num_cpu_devices", 1)
 
 _CHANGED = (
     "jax_disable_most_optimizations",

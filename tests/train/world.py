@@ -84,7 +84,7 @@ SETTINGS: dict[str, Any] = {
         "optimizer": {"learning_rate": 0.01},
     },
     "search": {"trees": 4, "rollouts": 3, "depth": 5, "samples": 2, "prompt_tokens": 96, "code_tokens": 64},
-    "sft": {"updates": 10, "batch": _BATCH, "optimizer": _FAST},
+    "sft": {"updates": 10, "batch": _BATCH, "optimizer": {"learning_rate": 0.0005}},  # it shall not know all by heart
     "prm": {"updates": 10, "batch": _BATCH, "optimizer": _FAST},
     "rl": {
         "updates": 2,
