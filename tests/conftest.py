@@ -8,7 +8,7 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import jax  # noqa: E402 - after the settings above
+import jax
 
 # Said before JAX meets its devices, which test modules do when they are collected: `Session.open` may say it again.
 jax.config.update("jax_num_cpu_devices", 1)
