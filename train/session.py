@@ -61,7 +61,7 @@ class Session:
         mesh = make_mesh(config.mesh)
         check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
         # That only costs time; a full disk is said once, by what has to be written.
-        warnings.filterwarnings("ignore", message="Error writing persistent compilation cache")
+        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
         jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
         folder = Path(config.runs) / config.name
         with Run.open(folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "runs")) as run:

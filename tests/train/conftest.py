@@ -69,5 +69,6 @@ def runs(tmp_path: Path, shared: Path) -> Path:
     """An empty folder for runs, with the shared store of what was compiled."""
     folder = tmp_path / "runs"
     folder.mkdir()
+    (shared / "runs" / ".compiled").mkdir(parents=True, exist_ok=True)
     (folder / ".compiled").symlink_to(shared / "runs" / ".compiled")
     return folder

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,18 +11,10 @@ from tests.train.world import (
     Done,
     command,
     copy_run,
-    finish,
-    lasting,
-    read_lines,
     results,
-    start,
-    wait_until,
+    summary_of,
 )
 from train.session import StageName
-
-
-def summary_of(run: Path) -> dict[str, Any]:
-    return lasting(json.loads((run / "summary.json").read_text()))
 
 
 def test_stages_are_those_of_the_paper_in_order(wee: Path):
@@ -102,70 +91,6 @@ def test_same_seed_gives_the_same_summary(wee: Path, alone: tuple[Path, list[Don
 def test_same_seed_gives_the_same_records(wee: Path, alone: tuple[Path, list[Done]]):
     for name in ("process.jsonl", "tests.jsonl"):
         assert (alone[0] / name).read_bytes() == (wee / name).read_bytes()
-
-
-# Whatever ends a run.
-
-
-@pytest.fixture(scope="module")
-def interrupted(
-    wee: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Done], list[list[str]]]:
-    """A run that is stopped by Ctrl-C in step 1 and killed in step 5, and what was finished each time."""
-    runs = tmp_path_factory.mktemp("interrupted")
-    (runs / ".compiled").symlink_to(wee.parent / ".compiled")
-    run, done, finished = runs / "wee", [], []
-
-    def logged(stage: str) -> bool:
-        path = run / "metrics.jsonl"
-        return path.exists() and f'"stage": "{stage}"' in path.read_text()
-
-    # Tests in the background ignore Ctrl-C, and what they start would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stage, end in (("tcg", signal.SIGINT), ("001-rl", signal.SIGKILL)):
-        process = start(settings, "--runs", str(runs))
-        wait_until(process, lambda stage=stage: logged(stage))  # type: ignore[misc]
-        os.killpg(process.pid, end)  # a terminal sends Ctrl-C to all
-        done.append(finish(process))
-        finished.append(sorted(path.stem for path in (run / "stages").glob("*.json")))
-    done.append(finish(start(settings, "--runs", str(runs))))
-    return run, done, finished
-
-
-def test_interrupt_is_one_line_and_status_130(interrupted: tuple[Path, list[Done], list[list[str]]]):
-    done = interrupted[1][0]
-    assert done.status == 130
-    assert done.err == "stopped; the same command goes on from the last finished stage\n"
-
-
-def test_runs_were_ended_in_the_middle_of_a_stage(interrupted: tuple[Path, list[Done], list[list[str]]]):
-    first, second = interrupted[2]
-    assert "tcg" not in first and "bootstrap" in first
-    assert "001-rl" not in second and "001-prm" in second
-    assert interrupted[1][1].status == -signal.SIGKILL
-
-
-def test_run_goes_on_from_the_last_finished_stage(interrupted: tuple[Path, list[Done], list[list[str]]]):
-    _, (_, killed, last), _ = interrupted
-    assert last.status == 0 and last.err == ""
-    assert "tcg: step 1 of 6" in killed.out and "bootstrap" not in killed.out
-    assert "001-rl: step 5 of 6" in last.out and "001-prm" not in last.out
-
-
-def test_run_that_was_killed_ends_with_the_same_summary(
-    wee: Path, interrupted: tuple[Path, list[Done], list[list[str]]]
-):
-    assert summary_of(interrupted[0]) == summary_of(wee)
-
-
-def test_run_that_was_killed_ends_with_the_same_metrics(
-    wee: Path, interrupted: tuple[Path, list[Done], list[list[str]]]
-):
-    def rows(run: Path) -> list[dict[str, Any]]:
-        lines = read_lines(run / "metrics.jsonl")
-        return [{name: value for name, value in row.items() if "second" not in name} for row in lines]
-
-    assert rows(interrupted[0]) == rows(wee)
 
 
 # Again, and out of order.

@@ -25,8 +25,10 @@ def real(settings: Path, tmp_path_factory: pytest.TempPathFactory, shared: Path)
     runs = tmp_path_factory.mktemp("taco")
     (shared / "runs" / ".compiled").mkdir(parents=True, exist_ok=True)
     (runs / ".compiled").symlink_to(shared / "runs" / ".compiled")
-    arguments = ("--problems.path", str(ROWS), "--iterations", "1", "--bootstrap.updates", "20")
-    return runs / "wee", command(settings, "--runs", str(runs), *arguments)
+    fewer = ("--iterations", "1", "--bootstrap.updates", "20", "--tcg.sft_updates", "4", "--tcg.dpo_updates", "2")
+    longer = ("--tcg.batch.length", "640")  # test cases of real problems are long
+    arguments = ("--runs", str(runs), "--problems.path", str(ROWS), *fewer, *longer)
+    return runs / "wee", command(settings, *arguments)
 
 
 @needs_rows

@@ -230,9 +230,10 @@ def opened(run: Path, runs: Path, *, upto: str, **changes: dict[str, Any]) -> It
         yield session
 
 
-def lasting(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary without what may differ from run to run: times, and versions that tell of the checkout."""
-    return {key: value for key, value in summary.items() if key not in ("seconds", "versions", "name")}
+def summary_of(run: Path) -> dict[str, Any]:
+    """A run's summary without what may differ from run to run: times, and versions that tell of the checkout."""
+    summary = json.loads((run / "summary.json").read_text())
+    return {key: value for key, value in summary.items() if key not in ("seconds", "versions")}
 
 
 def results(run: Path) -> dict[str, dict[str, Any]]:
