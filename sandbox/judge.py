@@ -2,9 +2,10 @@
 
     python -m sandbox.judge SUBMISSIONS.jsonl -o VERDICTS.jsonl      (`-` for standard input or output)
 
-A submission is one JSON line: {"id", "code", "tests": [{"input", "output"}, ...]} and, where wanted, "fn_name",
-"compare" and "limits" ({"cpu_seconds", "wall_seconds", "memory_mb", "output_mb"}, any of them). Verdicts come in the
-same order: {"id", "verdict", "compiled", "passed", "total", "pass_rate", "tests": [{"verdict", ...}, ...]}.
+A submission is one JSON line: {"id", "code", "tests": [{"input", "output"}, ...]} (or "asserts": [TEXT, ...] in place
+of "tests") and, where wanted, "fn_name", "setup", "compare" and "limits" ({"cpu_seconds", "wall_seconds", "memory_mb",
+"output_mb"}, any of them). Verdicts come in the same order:
+ {"id", "verdict", "compiled", "passed", "total", "pass_rate", "tests": [{"verdict", ...}, ...]}.
 A line that is no submission is reported on stderr with its number, gets no verdict, and the rest goes on; the command
 then leaves with status 2.
 """
@@ -27,15 +28,16 @@ from sandbox.limits import Limits
 from sandbox.pool import Pool, SandboxConfig, Submission
 
 _WINDOW = 256  # submissions under way at once, so that a file of any length can be judged
-_REQUIRED = ("id", "code", "tests")
+_REQUIRED = ("id", "code")
 _PAIR = {"input", "output"}
 _TYPES: dict[str, tuple[type, ...]] = {
     "id": (str,),
     "code": (str,),
     "fn_name": (str, type(None)),
+    "setup": (str, type(None)),
     "compare": (dict, type(None)),
 }
-_OPTIONAL = ("fn_name", "compare", "limits")
+_OPTIONAL = ("tests", "asserts", "setup", "fn_name", "compare", "limits")
 
 
 def parse_submission(row: Any, limits: Limits) -> Submission:
@@ -48,9 +50,13 @@ def parse_submission(row: Any, limits: Limits) -> Submission:
     unknown = sorted(set(row) - {*_REQUIRED, *_OPTIONAL})
     if unknown:
         raise UserError(f"the field {unknown[0]!r} is unknown; remove it")
-    tests = row["tests"]
+    tests, asserts = row.get("tests") or [], row.get("asserts") or []
+    if not tests and not asserts:
+        raise UserError("there are neither tests nor asserts, so nothing can be said of it; give at least one")
     if not isinstance(tests, list) or not all(isinstance(test, dict) and set(test) >= _PAIR for test in tests):
         raise UserError('"tests" is not a list of objects with input and output; mend it')
+    if not isinstance(asserts, list) or not all(isinstance(text, str) for text in asserts):
+        raise UserError('"asserts" is not a list of texts; mend it')
     for name, kind in _TYPES.items():
         if name in row and not isinstance(row[name], kind):
             raise UserError(f"the field {name!r} is of the wrong type ({type(row[name]).__name__}); mend it")
@@ -59,6 +65,8 @@ def parse_submission(row: Any, limits: Limits) -> Submission:
         code=row["code"],
         tests=tuple(TestCase(test["input"], test["output"]) for test in tests),
         fn_name=row.get("fn_name"),
+        asserts=tuple(asserts),
+        setup=row.get("setup") or "",
         compare=row.get("compare") or {},
         limits=_parse_limits(row.get("limits"), limits),
     )

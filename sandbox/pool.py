@@ -66,17 +66,26 @@ class Submission:
     Attributes:
       fn_name: the entry point of the call form (a function, or a method of `class Solution`); None is the stdin form.
       compare: see `sandbox.compare`.
+      asserts: the assert form, in place of `tests`: test programs, one a test, that call the program's functions.
+      setup: code that comes before each of `asserts`, such as the helpers that they call.
       limits: in place of the pool's own.
       stop_at_failure: leave out the tests after the first that fails.
     """
 
     id: str
     code: str
-    tests: tuple[TestCase, ...]
+    tests: tuple[TestCase, ...] = ()
     fn_name: str | None = None
     compare: dict[str, Any] = dataclasses.field(default_factory=dict)
+    asserts: tuple[str, ...] = ()
+    setup: str = ""
     limits: Limits | None = None
     stop_at_failure: bool = False
+
+    @property
+    def total(self) -> int:
+        """The number of tests."""
+        return len(self.tests) or len(self.asserts)
 
 
 def submission_for(
@@ -85,7 +94,8 @@ def submission_for(
     """A program against a problem's own tests, or against its hidden ones."""
     tests = problem.hidden if hidden else problem.tests
     fn_name = problem.fn_name if problem.form is Form.CALL else None
-    return Submission(id or problem.id, code, tests, fn_name, problem.compare, None, stop_at_failure)
+    name = id or problem.id
+    return Submission(name, code, tests, fn_name, compare=problem.compare, stop_at_failure=stop_at_failure)
 
 
 class Pool:
@@ -136,7 +146,7 @@ class Pool:
 
         def finish(answer: tuple[Any, ...] | Exception) -> None:
             self._count(answer)
-            total = len(submission.tests)
+            total = submission.total
             self._cache.store(key, _judgement(answer, total) if isinstance(answer, tuple) else answer)
 
         self._cache.expect(key, future)
@@ -154,7 +164,7 @@ class Pool:
         """Runs a program without judging it; see `outputs`."""
         if not inputs:
             raise UserError("no inputs to run the program on; give at least one")
-        data = _packed("outputs", code, fn_name, list(inputs), None, {}, limits or self.config.limits, False)
+        data = pack_work("outputs", code, fn_name, list(inputs), None, limits or self.config.limits)
         future: concurrent.futures.Future[Outputs] = concurrent.futures.Future()
 
         def finish(answer: tuple[Any, ...] | Exception) -> None:
@@ -181,42 +191,51 @@ class Pool:
 
 def packed_work(submission: Submission, limits: Limits) -> bytes:
     """A submission as a packed `session.Work`; `UserError` when it cannot be judged."""
-    if not submission.tests:
-        raise UserError(f"submission {submission.id!r} has no tests, so nothing can be said of it; give at least one")
-    inputs = [test.input for test in submission.tests]
-    expected = [test.output for test in submission.tests]
+    what = f"submission {submission.id!r}"
+    if not submission.tests and not submission.asserts:
+        raise UserError(f"{what} has no tests, so nothing can be said of it; give at least one")
+    if submission.tests and submission.asserts:
+        raise UserError(f"{what} has both tests and asserts; give one of them")
     matcher(submission.compare, call_form=submission.fn_name is not None)
-    return _packed(
-        f"submission {submission.id!r}",
+    return pack_work(
+        what,
         submission.code,
         submission.fn_name,
-        inputs,
-        expected,
-        submission.compare,
+        [test.input for test in submission.tests],
+        [test.output for test in submission.tests],
         submission.limits or limits,
-        submission.stop_at_failure,
+        asserts=list(submission.asserts) or None,
+        setup=submission.setup,
+        compare=submission.compare,
+        stop=submission.stop_at_failure,
     )
 
 
-def _packed(
+def pack_work(
     what: str,
     code: str,
     fn_name: str | None,
     inputs: list[Any],
     expected: list[Any] | None,
-    compare: dict[str, Any],
     limits: Limits,
-    stop: bool,
+    *,
+    asserts: list[str] | None = None,
+    setup: str = "",
+    compare: dict[str, Any] | None = None,
+    stop: bool = False,
 ) -> bytes:
+    """The fields of `session.Work`, checked and packed; `what` names it in a `UserError`."""
     if not isinstance(code, str):
         raise UserError(f"{what}: the code is {type(code).__name__}; give text")
     if fn_name is None and not all(isinstance(value, str) for value in [*inputs, *(expected or ())]):
         raise UserError(f"{what}: inputs and outputs of the stdin form are text; join lines, or give fn_name")
     if fn_name is not None and not all(isinstance(value, (list, tuple)) for value in inputs):
         raise UserError(f"{what}: an input of the call form is the list of arguments; put it into a list")
+    if not all(isinstance(text, str) for text in [setup, *(asserts or ())]):
+        raise UserError(f"{what}: asserts and setup are Python code; give text")
     bounds = (float(limits.cpu_seconds), float(limits.wall_seconds), limits.memory_bytes, limits.output_bytes)
     try:
-        return channel.pack((code, fn_name, inputs, expected, compare, *bounds, stop))
+        return channel.pack((code, fn_name, inputs, expected, asserts, setup, compare or {}, *bounds, stop))
     except ValueError:
         raise UserError(f"{what}: inputs or outputs are not JSON values; convert them") from None
 

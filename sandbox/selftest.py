@@ -75,7 +75,7 @@ def _run(crew: Crew, code: str, stdin: str) -> concurrent.futures.Future[tuple[s
             future.set_result((answer[0], printed if printed is not None else answer[4][0][4]))
 
     bounds = (_LIMITS.cpu_seconds, _LIMITS.wall_seconds, _LIMITS.memory_bytes, _LIMITS.output_bytes)
-    crew.submit(Task(channel.pack((code, None, [stdin], None, {}, *bounds, False)), finish))
+    crew.submit(Task(channel.pack((code, None, [stdin], None, None, "", {}, *bounds, False)), finish))
     return future
 
 

@@ -28,12 +28,17 @@ _sequence = itertools.count(1)
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A submission as it comes from the pool. `expected` is None when only the outputs are wanted."""
+    """A submission as it comes from the pool.
+
+    `expected` is None when only the outputs are wanted; `asserts` is given, and `inputs` empty, for the assert form.
+    """
 
     code: str
     fn_name: str | None
     inputs: list[Any]
     expected: list[Any] | None
+    asserts: list[str] | None
+    setup: str
     compare: dict[str, Any]
     cpu_seconds: float
     wall_seconds: float
