@@ -1,28 +1,28 @@
-"""Jitted generation: K rows continue each of T prefixes that they share.
+"""Jitted generation: rows continue paths that several of them share.
 
-A prefix is a prompt, or a path through a search tree. Its keys and values are held once and read by all of its K
-rows; each row owns the keys and values of what it has generated itself. A wave is a fixed number of decode
-steps, so shapes never change and nothing recompiles; a row that has met a stop token stands still.
+A path is a prompt, or a way down a search tree. Its keys and values are held once and read by all rows that continue
+it; each row owns the keys and values of what it has generated itself. Rows are independent of each other: one that
+has ended stands still until another takes its place, whatever the rows around it do. Shapes never change, so nothing
+recompiles.
 
-Every token goes through the model once: a prefix's last token is fed by `open_rows` (once, not once per row), a
-row's last token is fed only if somebody continues it.
+Every token goes through the model once: a path's last token is fed when the path is opened (once, not once per
+row), a row's last token is fed only if somebody continues it.
 
-Shapes: T prefixes, K rows of each, S prefix places (with holes), C row capacity, G, E, L, V as in transformer.py.
+Shapes: P paths, S places of a path (with holes), R rows, C row capacity, K rows of a path at most, A rows that open,
+G, E, L, V as in transformer.py. Everything here is one part of a mesh; callers map it over the parts.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax.sampling import draw, uniforms
+from o1coder_jax.stopping import Stops, begins, ends
 from o1coder_jax.transformer import Transformer
 
 NEGATIVE = -1e30  # masked score: finite, so that a row without keys still has a softmax
@@ -33,16 +33,32 @@ Cache = tuple[Array, ...]  # one array per layer: the token loop never slices a 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prefix:
-    """What K rows continue.
+    """Keys and values of what was read before.
 
     Attributes:
-      keys, values: L arrays (T, S, G, E); places may be empty.
-      valid: (T, S), which places hold a token.
+      keys, values: L arrays (P, S, G, E); places may be empty.
+      valid: (P, S), which places hold a token.
     """
 
     keys: Cache
     values: Cache
-    valid: Bool[Array, "T S"]
+    valid: Bool[Array, "P S"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Paths:
+    """What rows continue: whole paths, their last token included.
+
+    Attributes:
+      prefix: keys and values.
+      logits: (P, V), scores of the next token.
+      length: (P,), tokens on the path.
+    """
+
+    prefix: Prefix
+    logits: Float[Array, "P V"]
+    length: Int[Array, " P"]
 
 
 @jax.tree_util.register_dataclass
@@ -51,246 +67,225 @@ class Rows:
     """Rows in generation.
 
     Attributes:
-      tokens: (T, K, C), what was drawn so far.
-      log_probability: (T, K, C), of each drawn token under the model at temperature 1.
-      length: (T, K), tokens drawn.
-      done: (T, K), met a stop token or the capacity.
-      start: (T,), position of a row's first token in its sequence.
-      seeds: (T, K, 2), key data; a row's draws depend on nothing else.
-      keys, values: L arrays (T, K, C, G, E) of the tokens that were fed.
+      tokens: (R, C), what was drawn so far.
+      log_probability: (R, C), of each drawn token under the model at temperature 1.
+      length: (R,), tokens drawn.
+      done: (R,), met a stop or the capacity.
+      stop: (R,), state of the search for a stop (`stopping.py`).
+      path: (R,), which path a row continues, and `lane` (R,), which of that path's K rows it is.
+      seeds: (R, 2), key data; a row's draws depend on nothing else.
+      keys, values: L arrays (R, C, G, E) of the tokens that were fed.
     """
 
-    tokens: Int[Array, "T K C"]
-    log_probability: Float[Array, "T K C"]
-    length: Int[Array, "T K"]
-    done: Bool[Array, "T K"]
-    start: Int[Array, " T"]
-    seeds: UInt32[Array, "T K 2"]
+    tokens: Int[Array, "R C"]
+    log_probability: Float[Array, "R C"]
+    length: Int[Array, " R"]
+    done: Bool[Array, " R"]
+    stop: Int[Array, " R"]
+    path: Int[Array, " R"]
+    lane: Int[Array, " R"]
+    seeds: UInt32[Array, "R 2"]
     keys: Cache
     values: Cache
 
 
-def empty_rows(model: Transformer, prefixes: int, rows: int, capacity: int) -> Rows:
+def empty_paths(model: Transformer, paths: int, places: int) -> Paths:
+    """Room for paths."""
+    c = model.config
+    shape = (paths, places, c.kv_heads, c.head_size)
+    return Paths(
+        Prefix(
+            tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
+            tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
+            jnp.zeros(shape[:2], bool),
+        ),
+        jnp.zeros((paths, model.vocab_size), jnp.float32),
+        jnp.zeros(paths, jnp.int32),
+    )
+
+
+def empty_rows(model: Transformer, rows: int, capacity: int) -> Rows:
     """Rows that are all done: places to open."""
     c = model.config
-    shape = (prefixes, rows, capacity, c.kv_heads, c.head_size)
+    shape = (rows, capacity, c.kv_heads, c.head_size)
+
+    def plane() -> Array:  # one for each: buffers that are donated must not be shared
+        return jnp.zeros(rows, jnp.int32)
+
     return Rows(
-        tokens=jnp.zeros(shape[:3], jnp.int32),
-        log_probability=jnp.zeros(shape[:3], jnp.float32),
-        length=jnp.zeros(shape[:2], jnp.int32),
-        done=jnp.ones(shape[:2], bool),
-        start=jnp.zeros(prefixes, jnp.int32),
-        seeds=jnp.zeros((*shape[:2], 2), jnp.uint32),
+        tokens=jnp.zeros(shape[:2], jnp.int32),
+        log_probability=jnp.zeros(shape[:2], jnp.float32),
+        length=plane(),
+        done=jnp.ones(rows, bool),
+        stop=plane(),
+        path=plane(),
+        lane=plane(),
+        seeds=jnp.zeros((rows, 2), jnp.uint32),
         keys=tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
         values=tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
     )
 
 
-def prefill(model: Transformer, tokens: Int[Array, "T S"], length: Int[Array, " T"]) -> Prefix:
-    """Keys and values of right-padded prompts; `length` counts the tokens to read."""
-    valid = jnp.arange(tokens.shape[1]) < length[:, None]
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    mask = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))[None, None] & valid[:, None, None, :]
+def read_on(
+    model: Transformer,
+    prefix: Prefix | None,
+    tokens: Int[Array, "P S"],
+    count: Int[Array, " P"],
+    start: Int[Array, " P"],
+) -> tuple[Float[Array, "P S D"], Prefix]:
+    """Reads further tokens of each sequence, all at once.
 
-    def attend(_: None, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
-        return jax.nn.dot_product_attention(q, k, v, mask=mask), (k, v)
+    Args:
+      prefix: what was read before; None when there is nothing.
+      tokens: padded on the right; `count` (may be 0) says how many there are.
+      start: the position of the first.
 
-    _, kept = model.hidden(tokens, positions, attend)
-    return Prefix(tuple(k for k, _ in kept), tuple(v for _, v in kept), valid)
+    Returns:
+      The model's states, and the keys and values of the new tokens.
+    """
+    length = tokens.shape[1]
+    valid = jnp.arange(length) < count[:, None]
+    positions = start[:, None] + jnp.arange(length)
+    mask = jnp.tril(jnp.ones((length, length), bool))[None] & valid[:, None, :]
+    if prefix is not None:
+        before = jnp.broadcast_to(prefix.valid[:, None, :], (*mask.shape[:2], prefix.valid.shape[1]))
+        mask = jnp.concatenate([before, mask], axis=-1)
+
+    def attend(cache: tuple[Array, Array] | None, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
+        keys, values = k, v
+        if cache is not None:
+            keys, values = jnp.concatenate([cache[0], k], axis=1), jnp.concatenate([cache[1], v], axis=1)
+        return jax.nn.dot_product_attention(q, keys, values, mask=mask[:, None]), (k, v)
+
+    cache = None if prefix is None else [*zip(prefix.keys, prefix.values, strict=True)]
+    hidden, kept = model.hidden(tokens, positions, attend, cache)
+    return hidden, Prefix(tuple(k for k, _ in kept), tuple(v for _, v in kept), valid)
 
 
 def open_rows(
-    model: Transformer,
-    prefix: Prefix,
+    paths: Paths,
     rows: Rows,
     *,
-    opening: Bool[Array, " T"],
-    last: Int[Array, " T"],
-    length: Int[Array, " T"],
-    seeds: UInt32[Array, "T K 2"],
-    stop: Bool[Array, " V"],
+    at: Int[Array, " A"],
+    path: Int[Array, " A"],
+    lane: Int[Array, " A"],
+    seeds: UInt32[Array, "A 2"],
+    stops: Stops,
     settings: Float[Array, "3"],
     truncated: bool,
-) -> tuple[Prefix, Rows, Cache, Cache]:
-    """Feeds the last token of each prefix and draws the first token of each of its rows.
+) -> Rows:
+    """Starts rows: draws the first token of each from its path's scores.
 
     Args:
-      prefix: all of the prefix but its last token.
-      opening: which prefixes start; the rows of the others are left as they are.
-      last, length: the last token, and the number of tokens with it.
-
-    Returns:
-      The prefix with one more place (valid where opening), the rows, and the last token's keys and values,
-      L arrays (T, 1, G, E) each.
+      at: the row to start; R or more starts none.
+      path, lane: which path it continues, and as which of its rows.
     """
-
-    def attend(cache: tuple[Array, Array], q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
-        keys, values = jnp.concatenate([cache[0], k], axis=1), jnp.concatenate([cache[1], v], axis=1)
-        mask = jnp.pad(prefix.valid, ((0, 0), (0, 1)), constant_values=True)[:, None, None, :]
-        return jax.nn.dot_product_attention(q, keys, values, mask=mask), (k, v)
-
-    cache = [*zip(prefix.keys, prefix.values, strict=True)]
-    hidden, kept = model.hidden(last[:, None], (length - 1)[:, None], attend, cache)
-    logits = jnp.repeat(model.logits(hidden[:, 0]), rows.tokens.shape[1], axis=0)
-    flat_seeds = seeds.reshape(-1, 2)
     token, log_probability = draw(
-        logits, uniforms(flat_seeds, jnp.zeros(len(flat_seeds), jnp.int32)), settings, truncated=truncated
+        paths.logits[path], uniforms(seeds, jnp.zeros_like(at)), settings, truncated=truncated
     )
-    token, log_probability = (x.reshape(rows.length.shape) for x in (token, log_probability))
-    start = opening[:, None]
-    fresh = replace(
+    stop = begins(stops, token)
+
+    def put(plane: Array, value: Any) -> Array:
+        return plane.at[at].set(value, mode="drop")
+
+    return replace(
         rows,
-        tokens=jnp.where(start[..., None], 0, rows.tokens).at[..., 0].set(jnp.where(start, token, rows.tokens[..., 0])),
-        log_probability=jnp.where(start[..., None], 0.0, rows.log_probability)
-        .at[..., 0]
-        .set(jnp.where(start, log_probability, rows.log_probability[..., 0])),
-        length=jnp.where(start, 1, rows.length),
-        done=jnp.where(start, stop[token] | (rows.tokens.shape[2] == 1), rows.done),
-        start=jnp.where(opening, length, rows.start),
-        seeds=jnp.where(start[..., None], seeds, rows.seeds),
+        tokens=put(rows.tokens, 0).at[at, 0].set(token, mode="drop"),
+        log_probability=put(rows.log_probability, 0.0).at[at, 0].set(log_probability, mode="drop"),
+        length=put(rows.length, 1),
+        done=put(rows.done, ends(stops, stop) | (rows.tokens.shape[1] == 1)),
+        stop=put(rows.stop, stop),
+        path=put(rows.path, path),
+        lane=put(rows.lane, lane),
+        seeds=put(rows.seeds, seeds),
     )
-    new_keys, new_values = tuple(k for k, _ in kept), tuple(v for _, v in kept)
-    longer = Prefix(
-        keys=tuple(jnp.concatenate([a, b], axis=1) for a, b in zip(prefix.keys, new_keys, strict=True)),
-        values=tuple(jnp.concatenate([a, b], axis=1) for a, b in zip(prefix.values, new_values, strict=True)),
-        valid=jnp.concatenate([prefix.valid, opening[:, None]], axis=1),
-    )
-    return longer, fresh, new_keys, new_values
 
 
 def decode(
     model: Transformer,
-    prefix: Prefix,
+    paths: Paths,
     rows: Rows,
     *,
     steps: int,
-    stop: Bool[Array, " V"],
+    width: int,
+    stops: Stops,
     settings: Float[Array, "3"],
     truncated: bool,
 ) -> Rows:
-    """Runs `steps` decode steps on all rows; those that are done stand still."""
-    cached = tuple(zip(prefix.keys, prefix.values, strict=True))
+    """Runs `steps` decode steps on all rows; those that are done stand still. `width` is K."""
+    cached = tuple(zip(paths.prefix.keys, paths.prefix.values, strict=True))
 
     def body(_: int, state: Rows) -> Rows:
-        return _decode_one(model, cached, prefix.valid, state, stop, settings, truncated)
+        return _decode_one(model, cached, paths, state, width, stops, settings, truncated)
 
     return jax.lax.fori_loop(0, steps, body, rows)
 
 
 def _decode_one(
     model: Transformer,
-    prefix: tuple[tuple[Array, Array], ...],
-    prefix_valid: Bool[Array, "T S"],
+    cached: tuple[tuple[Array, Array], ...],
+    paths: Paths,
     rows: Rows,
-    stop: Bool[Array, " V"],
+    width: int,
+    stops: Stops,
     settings: Float[Array, "3"],
     truncated: bool,
 ) -> Rows:
-    prefixes, width, capacity = rows.tokens.shape
+    count, capacity = rows.tokens.shape
     c = model.config
-    at = jnp.maximum(rows.length - 1, 0)  # (T, K), where the token to feed stands in its row
-    token = jnp.take_along_axis(rows.tokens, at[..., None], axis=-1)
-    earlier = jnp.arange(capacity) < at[..., None]  # (T, K, C), own tokens fed before
+    valid = paths.prefix.valid
+    at = jnp.maximum(rows.length - 1, 0)  # (R,), where the token to feed stands in its row
+    token = jnp.take_along_axis(rows.tokens, at[:, None], axis=1)
+    earlier = jnp.arange(capacity) < at[:, None]  # (R, C), own tokens fed before
+    going = ~rows.done
+    path = jnp.where(going, rows.path, len(valid))  # out of range: takes no place among its path's rows
 
     def attend(cache: Any, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
-        (prefix_keys, prefix_values), row_keys, row_values = cache
-        grouped = q.reshape(prefixes, width, c.kv_heads, c.heads // c.kv_heads, c.head_size) * c.head_size**-0.5
-        k, v = (x.reshape(prefixes, width, c.kv_heads, c.head_size) for x in (k, v))
-        shared = jnp.einsum("tkgre,tsge->tkgrs", grouped, prefix_keys)
-        own = jnp.einsum("tkgre,tkcge->tkgrc", grouped, row_keys)
-        itself = jnp.einsum("tkgre,tkge->tkgr", grouped, k)[..., None]
-        scores = jnp.concatenate(
-            [
-                jnp.where(prefix_valid[:, None, None, None, :], shared, NEGATIVE),
-                jnp.where(earlier[:, :, None, None, :], own, NEGATIVE),
-                itself,
-            ],
-            axis=-1,
-        )
-        weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(q.dtype)
-        to_shared, to_own, to_itself = jnp.split(weights, [shared.shape[-1], shared.shape[-1] + capacity], axis=-1)
-        out = jnp.einsum("tkgrs,tsge->tkgre", to_shared, prefix_values)
-        out = out + jnp.einsum("tkgrc,tkcge->tkgre", to_own, row_values)
-        out = out + to_itself * v[:, :, :, None, :]
-        return out.reshape(q.shape), (k, v)
+        (path_keys, path_values), row_keys, row_values = cache
+        query = q.reshape(count, c.kv_heads, c.heads // c.kv_heads, c.head_size) * c.head_size**-0.5
+        k, v = (x.reshape(count, c.kv_heads, c.head_size) for x in (k, v))
+        # Rows that share a path meet its keys as one matrix product: queries are laid out by (path, lane).
+        laid = jnp.zeros((len(valid), width, *query.shape[1:]), query.dtype).at[path, rows.lane].set(query, mode="drop")
+        shared = jnp.einsum("pkgre,psge->pkgrs", laid, path_keys, preferred_element_type=jnp.float32)
+        shared = jnp.where(valid[:, None, None, None, :], shared, NEGATIVE)
+        own = jnp.einsum("ngre,ncge->ngrc", query, row_keys, preferred_element_type=jnp.float32)
+        own = jnp.where(earlier[:, None, None, :], own, NEGATIVE)
+        itself = jnp.einsum("ngre,nge->ngr", query, k, preferred_element_type=jnp.float32)
+        # One softmax over three parts: each is weighed against the largest score of all.
+        shared_top = jnp.max(shared, axis=-1)
+        top = jnp.maximum(jnp.maximum(jnp.max(own, axis=-1), itself), shared_top[rows.path, rows.lane])
+        shared_weight = jnp.exp(shared - shared_top[..., None])
+        seen = jnp.einsum("pkgrs,psge->pkgre", shared_weight.astype(q.dtype), path_values)
+        scale = jnp.exp(shared_top[rows.path, rows.lane] - top)
+        own_weight, itself_weight = jnp.exp(own - top[..., None]), jnp.exp(itself - top)
+        total = jnp.sum(shared_weight, axis=-1)[rows.path, rows.lane] * scale
+        total = total + jnp.sum(own_weight, axis=-1) + itself_weight
+        out = seen[rows.path, rows.lane].astype(jnp.float32) * scale[..., None]
+        out = out + jnp.einsum("ngrc,ncge->ngre", own_weight.astype(q.dtype), row_values)
+        out = out + itself_weight[..., None] * v[:, :, None, :]
+        return (out / total[..., None]).astype(q.dtype).reshape(q.shape), (k, v)
 
-    cache = [*zip(prefix, rows.keys, rows.values, strict=True)]
-    positions = (rows.start[:, None] + at).reshape(-1, 1)
-    hidden, kept = model.hidden(token.reshape(-1, 1), positions, attend, cache)
-    number = uniforms(rows.seeds.reshape(-1, 2), rows.length.reshape(-1))
+    cache = [*zip(cached, rows.keys, rows.values, strict=True)]
+    positions = (paths.length[rows.path] + at)[:, None]
+    hidden, kept = model.hidden(token, positions, attend, cache)
+    number = uniforms(rows.seeds, rows.length)
     drawn, log_probability = draw(model.logits(hidden[:, 0]), number, settings, truncated=truncated)
-    drawn, log_probability = (x.reshape(rows.length.shape) for x in (drawn, log_probability))
-    going = ~rows.done
-    here = (jnp.arange(capacity) == rows.length[..., None]) & going[..., None]  # (T, K, C)
+    here = (jnp.arange(capacity) == rows.length[:, None]) & going[:, None]
     length = rows.length + going
-    tree, row = jnp.arange(prefixes)[:, None], jnp.arange(width)
+    stop = jnp.where(going, stops.following[rows.stop, drawn], rows.stop)
     fed = jnp.where(going, at, capacity)  # out of range: dropped
+    row = jnp.arange(count)
 
     def put(cache: Array, new: Array) -> Array:
-        return cache.at[tree, row, fed].set(new, mode="drop")
+        return cache.at[row, fed].set(new, mode="drop")
 
     return replace(
         rows,
-        tokens=jnp.where(here, drawn[..., None], rows.tokens),
-        log_probability=jnp.where(here, log_probability[..., None], rows.log_probability),
+        tokens=jnp.where(here, drawn[:, None], rows.tokens),
+        log_probability=jnp.where(here, log_probability[:, None], rows.log_probability),
         length=length,
-        done=rows.done | stop[drawn] | (length >= capacity),
+        done=rows.done | ends(stops, stop) | (length >= capacity),
+        stop=stop,
         keys=tuple(put(old, k) for (k, _), old in zip(kept, rows.keys, strict=True)),
         values=tuple(put(old, v) for (_, v), old in zip(kept, rows.values, strict=True)),
     )
-
-
-def stop_mask(vocab_size: int, ids: Sequence[int]) -> Bool[Array, " V"]:
-    """True at the ids that end a row."""
-    return jnp.zeros(vocab_size, bool).at[jnp.array(ids)].set(True)
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "capacity", "truncated"))
-def start_batch(
-    graph: nnx.GraphDef[Transformer],
-    weights: Any,
-    tokens: Int[Array, "T S"],
-    length: Int[Array, " T"],
-    seeds: UInt32[Array, "T K 2"],
-    stop: Bool[Array, " V"],
-    settings: Float[Array, "3"],
-    *,
-    capacity: int,
-    truncated: bool,
-) -> tuple[Prefix, Rows]:
-    """Prefills prompts (length >= 1) and opens K rows on each."""
-    model = nnx.merge(graph, weights)
-    prefix = prefill(model, tokens, length - 1)
-    last = jnp.take_along_axis(tokens, (length - 1)[:, None], axis=1)[:, 0]
-    rows = empty_rows(model, seeds.shape[0], seeds.shape[1], capacity)
-    opening = jnp.ones(len(tokens), bool)
-    prefix, rows, _, _ = open_rows(
-        model,
-        prefix,
-        rows,
-        opening=opening,
-        last=last,
-        length=length,
-        seeds=seeds,
-        stop=stop,
-        settings=settings,
-        truncated=truncated,
-    )
-    return prefix, rows
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "steps", "truncated"), donate_argnames=("rows",))
-def decode_batch(
-    graph: nnx.GraphDef[Transformer],
-    weights: Any,
-    prefix: Prefix,
-    rows: Rows,
-    stop: Bool[Array, " V"],
-    settings: Float[Array, "3"],
-    *,
-    steps: int,
-    truncated: bool,
-) -> Rows:
-    """`decode`, jitted, the rows donated."""
-    model = nnx.merge(graph, weights)
-    return decode(model, prefix, rows, steps=steps, stop=stop, settings=settings, truncated=truncated)

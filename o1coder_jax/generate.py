@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt32
 
-from o1coder_jax.decode import decode_batch, start_batch, stop_mask
+from o1coder_jax.decode import Paths, Rows, decode, empty_rows, open_rows, read_on
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
+from o1coder_jax.stopping import Stops, stop_ids
 from o1coder_jax.transformer import Transformer
 
 CHUNK_STEPS = 16  # decode steps between two looks at which rows are done
@@ -74,7 +77,7 @@ def generate(
     shards = row_shards(mesh)
     group = max(rows // samples // shards, 1) * shards
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    stop = replicate(mesh, stop_mask(vocab_size, stops))
+    ends = replicate(mesh, stop_ids(vocab_size, stops))
     settings = replicate(mesh, sampling.arrays())
     base = np.tile(np.asarray(seed_for(*seed)), (len(prompts), 1))
     keys = np.asarray(fold(jnp.asarray(base), jnp.arange(len(prompts))))
@@ -88,27 +91,93 @@ def generate(
             tokens[row, : len(prompts[index])] = prompts[index]
             length[row] = len(prompts[index])
             seeds[row] = np.asarray(fold(jnp.asarray(np.tile(keys[index], (samples, 1))), jnp.arange(samples)))
-        tokens, length, seeds = shard_rows(mesh, (tokens, length, seeds))
-        prefix, running = start_batch(
+        batch = [x.reshape(shards, group // shards, *x.shape[1:]) for x in (tokens, length, seeds)]
+        paths, running = start_batch(
             graph,
             weights,
-            tokens,
-            length,
-            seeds,
-            stop,
+            *shard_rows(mesh, batch),
+            ends,
             settings,
             capacity=answer_tokens,
             truncated=sampling.truncated,
         )
         for _ in range(0, answer_tokens, CHUNK_STEPS):
             running = decode_batch(
-                graph, weights, prefix, running, stop, settings, steps=CHUNK_STEPS, truncated=sampling.truncated
+                graph,
+                weights,
+                paths,
+                running,
+                ends,
+                settings,
+                steps=CHUNK_STEPS,
+                width=samples,
+                truncated=sampling.truncated,
             )
-            if jax.device_get(running.done)[: len(chosen)].all():
+            if jax.device_get(running.done).reshape(group, samples)[: len(chosen)].all():
                 break
-        for index, answers in zip(chosen, _read(running, stops), strict=False):
+        for index, answers in zip(chosen, _read(running, samples, stops), strict=False):
             out[index] = answers
     return out
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "capacity", "truncated"))
+def start_batch(
+    graph: nnx.GraphDef[Transformer],
+    weights: Any,
+    tokens: Int[Array, "D T S"],
+    length: Int[Array, "D T"],
+    seeds: UInt32[Array, "D T K 2"],
+    stops: Stops,
+    settings: Float[Array, "3"],
+    *,
+    capacity: int,
+    truncated: bool,
+) -> tuple[Paths, Rows]:
+    """Reads prompts (length >= 1) and opens K rows on each, in each of the D parts of a mesh."""
+    model = nnx.merge(graph, weights)
+
+    def part(tokens: Array, length: Array, seeds: Array) -> tuple[Paths, Rows]:
+        hidden, prefix = read_on(model, None, tokens, length, jnp.zeros_like(length))
+        last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
+        paths = Paths(prefix, model.logits(last), length)
+        prompts, width = seeds.shape[:2]
+        number = jnp.arange(prompts * width)
+        rows = open_rows(
+            paths,
+            empty_rows(model, prompts * width, capacity),
+            at=number,
+            path=number // width,
+            lane=number % width,
+            seeds=seeds.reshape(-1, 2),
+            stops=stops,
+            settings=settings,
+            truncated=truncated,
+        )
+        return paths, rows
+
+    return jax.vmap(part)(tokens, length, seeds)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "steps", "width", "truncated"), donate_argnames=("rows",))
+def decode_batch(
+    graph: nnx.GraphDef[Transformer],
+    weights: Any,
+    paths: Paths,
+    rows: Rows,
+    stops: Stops,
+    settings: Float[Array, "3"],
+    *,
+    steps: int,
+    width: int,
+    truncated: bool,
+) -> Rows:
+    """`decode` in each part of a mesh, jitted, the rows donated."""
+    model = nnx.merge(graph, weights)
+
+    def part(paths: Paths, rows: Rows) -> Rows:
+        return decode(model, paths, rows, steps=steps, width=width, stops=stops, settings=settings, truncated=truncated)
+
+    return jax.vmap(part)(paths, rows)
 
 
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
@@ -116,11 +185,12 @@ def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
         yield values[start : start + size]
 
 
-def _read(rows: Any, stops: Sequence[int]) -> Iterator[list[Sample]]:
+def _read(rows: Rows, samples: int, stops: Sequence[int]) -> Iterator[list[Sample]]:
     tokens, length, scores = jax.device_get((rows.tokens, rows.length, rows.log_probability))
-    for prompt in range(len(tokens)):
+    tokens, scores = (x.reshape(-1, samples, x.shape[-1]) for x in (tokens, scores))
+    for prompt, lengths in enumerate(length.reshape(-1, samples)):
         answers = []
-        for k in range(tokens.shape[1]):
-            ids = tuple(tokens[prompt, k, : length[prompt, k]].tolist())
-            answers.append(Sample(ids, tuple(scores[prompt, k, : len(ids)].tolist()), ids[-1] in stops))
+        for k, count in enumerate(lengths):
+            ids = tuple(tokens[prompt, k, :count].tolist())
+            answers.append(Sample(ids, tuple(scores[prompt, k, :count].tolist()), ids[-1] in stops))
         yield answers

@@ -9,6 +9,7 @@ from flax import nnx
 
 from o1coder_jax.records import Problem
 from o1coder_jax.steps import STEP_BEGIN, render_prompt
+from o1coder_jax.stopping import Stops, stop_ids
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import Transformer
 
@@ -32,6 +33,10 @@ class Policy:
     def step_stops(self) -> tuple[int, ...]:
         """Ids after which a step is over."""
         return self.tokenizer.step_end, self.tokenizer.end
+
+    def stops(self) -> Stops:
+        """Where a step is over."""
+        return stop_ids(self.tokenizer.vocab_size, self.step_stops)
 
     @property
     def path_stops(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ sigmoid makes the score r in [0, 1].
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +17,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from o1coder_jax.transformer import ModelConfig, Transformer
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A decoder with a scalar head: the two halves of an `nnx.split` Transformer, and what identifies its weights."""
+
+    graph: nnx.GraphDef[Transformer]
+    weights: Any
+    fingerprint: str
 
 
 def with_value_head(

@@ -166,6 +166,10 @@ class Transformer(nnx.Module):
             self.value = nnx.Param(jnp.zeros(config.width))
             self.value_bias = nnx.Param(jnp.zeros(()))
 
+    @property
+    def vocab_size(self) -> int:
+        return int(self.embedding[...].shape[0])
+
     def hidden(
         self,
         tokens: Int[Array, "B S"],

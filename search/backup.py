@@ -1,4 +1,4 @@
-"""What a finished rollout leaves behind: visits, rewards and closed subtrees."""
+"""What a rollout leaves behind: visits, rewards, and closed subtrees."""
 
 from __future__ import annotations
 
@@ -6,43 +6,67 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from search.forest import Forest
 
 
-def settle(forest: Forest, which: Bool[Array, " T"], reward: Float[Array, " T"], counted: Bool[Array, " T"]) -> Forest:
-    """Backs up the reward of the terminal under each chosen cursor and starts the next rollout.
+def pass_through(
+    forest: Forest,
+    which: Bool[Array, " T"],
+    node: Int[Array, " T"],
+    *,
+    visits: Int[Array, " T"] | int = 0,
+    pending: Int[Array, " T"] | int = 0,
+    reward: Float[Array, " T"] | float = 0.0,
+    below: Int[Array, " T"] | None = None,
+    below_reward: Float[Array, " T"] | float = 0.0,
+) -> Forest:
+    """Adds to every node from `node` up to the root.
 
-    Every node on the path, the terminal included, gets N + 1 and Q + reward, so value = Q / N holds everywhere.
-    A reward that could not be checked (`counted` False) adds to neither. The terminal is closed, and so is every
-    ancestor whose children are all closed: selection never comes back to an exhausted subtree.
+    With `below`, nodes under it get `below_reward`; it and those above get `reward`.
     """
-    return jax.vmap(_settle_one)(forest, which, reward, counted)
+    tree = forest.trees
+    inner = jnp.zeros(len(tree), bool) if below is None else below != Forest.NONE
+
+    def climbing(state: tuple[Array, ...]) -> Array:
+        return jnp.any(state[0] != Forest.NONE)
+
+    def climb(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        node, under, *planes = state
+        at = (tree, jnp.where(node == Forest.NONE, forest.places, node))
+        if below is not None:
+            under = under & (node != below)
+        amount = jnp.where(under, below_reward, reward)
+        added = (visits, pending, amount)
+        planes = [plane.at[at].add(value, mode="drop") for plane, value in zip(planes, added, strict=True)]
+        up = jnp.where(node == Forest.NONE, Forest.NONE, forest.parent[tree, node])
+        return (up, under, *planes)
+
+    start = jnp.where(which, node, Forest.NONE)
+    planes = (forest.visits, forest.pending, forest.total)
+    _, _, *planes = jax.lax.while_loop(climbing, climb, (start, inner, *planes))
+    return replace(forest, visits=planes[0], pending=planes[1], total=planes[2])
 
 
-def _settle_one(tree: Forest, settles: Bool[Array, ""], reward: Float[Array, ""], counted: Bool[Array, ""]) -> Forest:
-    def on_path(state: tuple[Array, Array, Array, Array]) -> Array:
-        return state[0] != Forest.NONE
+def close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"]) -> Forest:
+    """Closes terminals that were reached, and every ancestor whose children are all closed by that.
 
-    def up(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        node, visits, total, closed = state
-        child = tree.children[node]
-        exhausted = tree.terminal[node] | (tree.expanded[node] & jnp.all((child == Forest.NONE) | closed[child]))
-        return (
-            tree.parent[node],
-            visits.at[node].add(counted),
-            total.at[node].add(jnp.where(counted, reward, 0.0)),
-            closed.at[node].set(exhausted),
-        )
+    Selection never comes back to an exhausted subtree.
+    """
+    tree = forest.trees
 
-    start = jnp.where(settles, tree.cursor, Forest.NONE)
-    _, visits, total, closed = jax.lax.while_loop(on_path, up, (start, tree.visits, tree.total, tree.closed))
-    return replace(
-        tree,
-        visits=visits,
-        total=total,
-        closed=closed,
-        cursor=jnp.where(settles, 0, tree.cursor),
-        rollouts=tree.rollouts + settles,
-    )
+    def climbing(state: tuple[Array, Array]) -> Array:
+        return jnp.any(state[0] != Forest.NONE)
+
+    def climb(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        node, closed = state
+        closed = closed.at[tree, jnp.where(node == Forest.NONE, forest.places, node)].set(True, mode="drop")
+        up = jnp.where(node == Forest.NONE, Forest.NONE, forest.parent[tree, node])
+        child = forest.children[tree, up]
+        exhausted = jnp.all((child == Forest.NONE) | closed[tree[:, None], child], axis=1)
+        return jnp.where(exhausted, up, Forest.NONE), closed
+
+    start = jnp.where(which, node, Forest.NONE)
+    _, closed = jax.lax.while_loop(climbing, climb, (start, forest.closed))
+    return replace(forest, closed=closed)

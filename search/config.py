@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.sampling import SamplingConfig
+from search.rollouts import Rules
 from search.selection import SelectionConfig
+
+Preset = Literal["own", "paper", "o1coder", "puct", "gumbel"]
 
 
 @dataclass(frozen=True)
@@ -14,46 +19,97 @@ class SearchConfig:
     """Batched MCTS.
 
     Attributes:
+      preset: a named algorithm, which then decides on `selection`, `alpha`, `best_code_only`, and, for the published
+        code, `merge_identical` and `window`; see `resolved`. `own` takes them as they are.
       trees: places for trees that grow at the same time.
+      slots: rows that decode at the same time; a row that has ended its step makes room for another of any tree.
       rollouts: per tree; a tree whose every path is known ends earlier.
       depth: steps on a path at most; a path without code there gets reward 0.
       samples: candidates per expansion (K).
+      window: W: rollout r of a tree sees the verdicts of its rollouts up to r - W. 1 is the sequential algorithm;
+        more keeps a tree busy while programs run, with a virtual loss on what is not judged yet.
+      value_weight: weight of the process reward model in the worth of a leaf, against a rollout's verdict; 0 needs
+        no such model, 1 simulates nothing.
+      stop_when_solved: a tree ends with its first accepted program.
+      tree_tokens, tree_executions: a tree starts no rollout beyond so many generated tokens, or programs run; 0 is
+        no bound.
       alpha: weight of compiling in the terminal reward.
       merge_identical: candidates with the same tokens become one child.
+      best_code_only: if a candidate is code, the best of these becomes the only child (the published code's way).
       wave_steps: decode steps of a wave.
       prompt_tokens: longer statements are cut, and counted.
       step_tokens: cap of a define or refine step; `code_tokens`: of a code step. A step that reaches its cap is
         closed as truncated.
       page_tokens: tokens in a KV page.
+      pages: in the pool of all trees together; 0 is enough for all. With fewer, cold ones are dropped, and computed
+        again when they are needed.
       selection, sampling: see there.
     """
 
+    preset: Preset = "own"
     trees: int = 64
+    slots: int = 64
     rollouts: int = 8
     depth: int = 7
     samples: int = 3
+    window: int = 1
+    value_weight: float = 0.0
+    stop_when_solved: bool = False
+    tree_tokens: int = 0
+    tree_executions: int = 0
     alpha: float = 0.1
     merge_identical: bool = True
-    wave_steps: int = 12
+    best_code_only: bool = False
+    wave_steps: int = 4
     prompt_tokens: int = 96
     step_tokens: int = 24
     code_tokens: int = 96
     page_tokens: int = 8
+    pages: int = 0
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         tokens = ("prompt_tokens", "step_tokens", "page_tokens")
-        for name in ("trees", "rollouts", "depth", "samples", "wave_steps", *tokens):
+        for name in ("trees", "slots", "rollouts", "depth", "samples", "window", "wave_steps", *tokens):
             if getattr(self, name) < 1:
                 raise UserError(f"search.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("tree_tokens", "tree_executions", "pages"):
+            if getattr(self, name) < 0:
+                raise UserError(f"search.{name} is {getattr(self, name)}; it must not be negative (0: no bound)")
         if self.code_tokens < self.step_tokens:
             raise UserError(
                 f"search.code_tokens {self.code_tokens} is less than search.step_tokens {self.step_tokens}: "
                 "code steps are the long ones"
             )
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"search.alpha is {self.alpha}; it must lie in [0, 1]")
+        for name in ("alpha", "value_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"search.{name} is {getattr(self, name)}; it must lie in [0, 1]")
+
+    def resolved(self) -> SearchConfig:
+        """The settings with those of the preset in their places.
+
+        paper    UCT with the exploration of arXiv 2412.00154 and its random simulation; what is exhausted is closed
+        o1coder  the published code: no weight on compiling, judged terminals are reached again, of sibling programs
+                 the best alone is kept, a terminal's own value is its reward over its visits
+        puct     a prior from the steps' log-probabilities; values from the process reward model with `value_weight`
+        gumbel   sequential halving at the root, with the same prior and values
+        """
+        if self.preset == "own":
+            return self
+        plain = dataclasses.replace(self, preset="own", alpha=0.1, best_code_only=False)
+        if self.preset == "paper":
+            return dataclasses.replace(plain, selection=SelectionConfig(), value_weight=0.0)
+        if self.preset == "o1coder":
+            published = dataclasses.replace(plain, alpha=0.0, value_weight=0.0, best_code_only=True)
+            return dataclasses.replace(
+                published, selection=SelectionConfig(reselect=True), merge_identical=False, window=1
+            )
+        return dataclasses.replace(plain, selection=SelectionConfig(rule=self.preset, exploration=1.25))
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.rollouts, self.window, self.value_weight, self.selection)
 
     @property
     def prompt_pages(self) -> int:
@@ -62,3 +118,8 @@ class SearchConfig:
     @property
     def step_pages(self) -> int:
         return -(-self.step_tokens // self.page_tokens)
+
+    @property
+    def path_pages(self) -> int:
+        """Pages of the longest path; one more than the parts need, for a prefix that all prompts share."""
+        return self.prompt_pages + 1 + (self.depth - 1) * self.step_pages

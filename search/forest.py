@@ -1,13 +1,13 @@
 """T search trees as arrays, grown in lockstep.
 
-Shapes: T trees, N node places in each, K children of a node at most. Node 0 is the root. Everything here works on
-one tree and is mapped over T by `jax.vmap`, so no operation crosses trees and a mesh can shard T freely.
+Shapes: T trees, N node places in each, K children of a node at most, W rollouts of a tree that may await their
+verdicts. Node 0 is the root. No operation crosses trees, so a mesh can split T freely.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,19 @@ class Forest:
       children: (T, N, K), NONE where there is no child.
       visits: (T, N), N of the UCT formula.
       total: (T, N), Q: the sum of the rewards backed up through a node.
-      depth: (T, N), steps from the root.
-      expanded: (T, N), children were generated.
-      terminal: (T, N), no child may follow.
-      closed: (T, N), nothing new can be learned below: a visited terminal, or a node with closed children only.
+      pending: (T, N), rollouts that passed a node and await their verdict: visits without reward (virtual loss).
+      prior: (T, N), log-probability of a node among its siblings, as the preset weighs it.
+      value: (T, N), the process reward model's opinion in [0, 1].
+      reward: (T, N), of a terminal that was judged.
+      judged, expanded, terminal: (T, N), flags; no child may follow a terminal.
+      closed: (T, N), nothing new can be learned below: a terminal that was reached, or a node all of whose children
+        are closed.
       count: (T,), places in use.
-      cursor: (T,), where the running rollout stands.
-      rollouts: (T,), rollouts that are finished.
+      cursor: (T,), where the running rollout stands; `walking` (T,), whether there is one.
+      leaf: (T,), the first node that the running rollout added, NONE before that.
+      rollouts: (T,), rollouts that have reached their end.
+      asked, settled: (T,), verdicts that were asked for, and those that were backed up.
+      waiting, waiting_leaf: (T, W), end and `leaf` of rollout number i of those asked for, at i modulo W.
       seed: (T, 2), key data; a tree's random choices depend on it alone.
     """
 
@@ -40,39 +46,71 @@ class Forest:
     children: Int[Array, "T N K"]
     visits: Int[Array, "T N"]
     total: Float[Array, "T N"]
-    depth: Int[Array, "T N"]
+    pending: Int[Array, "T N"]
+    prior: Float[Array, "T N"]
+    value: Float[Array, "T N"]
+    reward: Float[Array, "T N"]
+    judged: Bool[Array, "T N"]
     expanded: Bool[Array, "T N"]
     terminal: Bool[Array, "T N"]
     closed: Bool[Array, "T N"]
     count: Int[Array, " T"]
     cursor: Int[Array, " T"]
+    walking: Bool[Array, " T"]
+    leaf: Int[Array, " T"]
     rollouts: Int[Array, " T"]
+    asked: Int[Array, " T"]
+    settled: Int[Array, " T"]
+    waiting: Int[Array, "T W"]
+    waiting_leaf: Int[Array, "T W"]
     seed: UInt32[Array, "T 2"]
 
+    @property
+    def trees(self) -> Int[Array, " T"]:
+        """0..T-1, to index with."""
+        return jnp.arange(self.parent.shape[0])
 
-def empty(trees: int, nodes: int, width: int) -> Forest:
+    @property
+    def places(self) -> int:
+        """N: as a node's number, out of range, so that a scatter drops it."""
+        return self.parent.shape[1]
+
+
+def empty(trees: int, nodes: int, width: int, window: int) -> Forest:
     """Trees that are only a root."""
-    plane = (trees, nodes)
+
+    def full(value: float, dtype: type, *shape: int) -> Array:  # buffers that are donated must not be shared
+        return jnp.full((trees, *shape), value, dtype)
+
     return Forest(
-        parent=jnp.full(plane, Forest.NONE, jnp.int32),
-        children=jnp.full((*plane, width), Forest.NONE, jnp.int32),
-        visits=jnp.zeros(plane, jnp.int32),
-        total=jnp.zeros(plane, jnp.float32),
-        depth=jnp.zeros(plane, jnp.int32),
-        expanded=jnp.zeros(plane, bool),
-        terminal=jnp.zeros(plane, bool),
-        closed=jnp.zeros(plane, bool),
-        count=jnp.ones(trees, jnp.int32),
-        cursor=jnp.zeros(trees, jnp.int32),
-        rollouts=jnp.zeros(trees, jnp.int32),
-        seed=jnp.zeros((trees, 2), jnp.uint32),
+        parent=full(Forest.NONE, jnp.int32, nodes),
+        children=full(Forest.NONE, jnp.int32, nodes, width),
+        visits=full(0, jnp.int32, nodes),
+        total=full(0, jnp.float32, nodes),
+        pending=full(0, jnp.int32, nodes),
+        prior=full(0, jnp.float32, nodes),
+        value=full(0, jnp.float32, nodes),
+        reward=full(0, jnp.float32, nodes),
+        judged=full(False, jnp.bool_, nodes),
+        expanded=full(False, jnp.bool_, nodes),
+        terminal=full(False, jnp.bool_, nodes),
+        closed=full(False, jnp.bool_, nodes),
+        count=full(1, jnp.int32),
+        cursor=full(0, jnp.int32),
+        walking=full(False, jnp.bool_),
+        leaf=full(Forest.NONE, jnp.int32),
+        rollouts=full(0, jnp.int32),
+        asked=full(0, jnp.int32),
+        settled=full(0, jnp.int32),
+        waiting=full(Forest.NONE, jnp.int32, window),
+        waiting_leaf=full(Forest.NONE, jnp.int32, window),
+        seed=full(0, jnp.uint32, 2),
     )
 
 
 def plant(forest: Forest, which: Bool[Array, " T"], seed: UInt32[Array, "T 2"]) -> Forest:
     """Clears the chosen trees down to a root with a new seed."""
-    trees, nodes, width = forest.children.shape
-    fresh = replace(empty(trees, nodes, width), seed=seed)
+    fresh = replace(empty(*forest.children.shape, forest.waiting.shape[1]), seed=seed)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -80,40 +118,46 @@ def plant(forest: Forest, which: Bool[Array, " T"], seed: UInt32[Array, "T 2"]) 
     return jax.tree.map(choose, fresh, forest)
 
 
-def grow(
-    forest: Forest, which: Bool[Array, " T"], fresh: Bool[Array, "T K"], terminal: Bool[Array, "T K"]
-) -> tuple[Forest, Int[Array, "T K"]]:
-    """Gives the node under each chosen cursor its children.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Growth:
+    """Children for the nodes under the cursors.
 
-    Args:
-      which: the trees that grow.
-      fresh: candidates that become children; at least one in a growing tree, and places must be left.
-      terminal: candidates after which nothing may follow.
-
-    Returns:
-      The forest, and each candidate's node (NONE where it is not fresh): numbered in candidate order.
+    Attributes:
+      which: (T,), the trees that grow.
+      fresh: (T, K), candidates that become children; at least one in a growing tree, and places must be left.
+      terminal: (T, K), candidates after which nothing may follow.
+      prior, value: (T, K), as in `Forest`.
     """
-    fresh = fresh & which[:, None]
-    return jax.vmap(_grow_one)(forest, which, fresh, terminal)
+
+    which: Bool[Any, " T"]
+    fresh: Bool[Any, "T K"]
+    terminal: Bool[Any, "T K"]
+    prior: Float[Any, "T K"]
+    value: Float[Any, "T K"]
 
 
-def _grow_one(
-    tree: Forest, grows: Bool[Array, ""], fresh: Bool[Array, " K"], terminal: Bool[Array, " K"]
-) -> tuple[Forest, Int[Array, " K"]]:
-    places = tree.parent.shape[0]
-    node = jnp.where(fresh, tree.count + jnp.cumsum(fresh) - 1, Forest.NONE)
-    at = jnp.where(fresh, node, places)  # out of range: dropped
-    cursor = tree.cursor
-    grown = replace(
-        tree,
-        parent=tree.parent.at[at].set(cursor, mode="drop"),
-        children=tree.children.at[cursor].set(jnp.where(grows, node, tree.children[cursor])),
-        depth=tree.depth.at[at].set(tree.depth[cursor] + 1, mode="drop"),
-        terminal=tree.terminal.at[at].set(terminal, mode="drop"),
-        expanded=tree.expanded.at[cursor].set(tree.expanded[cursor] | grows),
-        count=tree.count + jnp.sum(fresh),
+def grow(forest: Forest, new: Growth) -> Forest:
+    """Attaches children, numbered on from `count` in the order of the candidates."""
+    fresh = new.fresh & new.which[:, None]
+    node = jnp.where(fresh, forest.count[:, None] + jnp.cumsum(fresh, axis=1) - 1, Forest.NONE)
+    tree = forest.trees
+    at = (tree[:, None], jnp.where(fresh, node, forest.places))  # out of range: dropped
+    cursor = jnp.where(new.which, forest.cursor, forest.places)
+
+    def put(plane: Array, value: Array) -> Array:
+        return plane.at[at].set(value, mode="drop")
+
+    return replace(
+        forest,
+        parent=put(forest.parent, forest.cursor[:, None]),
+        children=forest.children.at[tree, cursor].set(node, mode="drop"),
+        terminal=put(forest.terminal, new.terminal),
+        prior=put(forest.prior, new.prior),
+        value=put(forest.value, new.value),
+        expanded=forest.expanded.at[tree, cursor].set(True, mode="drop"),
+        count=forest.count + jnp.sum(fresh, axis=1),
     )
-    return grown, node
 
 
 def nodes_needed(*, rollouts: int, depth: int, width: int) -> int:

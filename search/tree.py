@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,6 +23,8 @@ class Node:
     Attributes:
       ended: why no step may follow: `code`, `depth`, `malformed`, `truncated`; empty for an inner node.
       code: the program, for a code step.
+      log_probability: of its tokens; `prior`: per token, with those of the candidates that were merged into it.
+      opinion: the process reward model's, in [0, 1]; None without one.
       judgement, reward: set when a rollout came here; reward stays None if it could not be checked.
       visits, value: set when the tree is finished; value is None for a node that was never visited.
     """
@@ -32,6 +35,8 @@ class Node:
     text: str = ""
     action: Action = Action.NONE
     log_probability: float = 0.0
+    prior: float = 0.0
+    opinion: float | None = None
     ended: str = ""
     code: str | None = None
     judgement: Judgement | None = None
@@ -50,7 +55,7 @@ class Node:
 
 @dataclass
 class Tree:
-    """A problem's tree. `opening` and `decoding` are the wave loop's: what the tree does next."""
+    """A problem's tree. `tokens` were generated for it, `executions` programs run."""
 
     NO_PROGRAM: ClassVar[Judgement] = Judgement(Verdict.COMPILE_ERROR, compiled=False, passed=0, total=0)
 
@@ -58,9 +63,8 @@ class Tree:
     problem: Problem
     prompt: tuple[int, ...]
     nodes: list[Node] = field(default_factory=lambda: [Node(parent=-1, depth=0)])
-    cursor: int = 0
-    opening: bool = True
-    decoding: bool = False
+    tokens: int = 0
+    executions: int = 0
 
     def finish(self, visits: np.ndarray, total: np.ndarray) -> None:
         """Takes N (nodes,) and Q (nodes,) from the device."""
@@ -80,35 +84,34 @@ class Tree:
             index = self.nodes[index].parent
         return path[::-1]
 
+    def attach(self, candidates: Sequence[Node], *, merge: bool) -> list[bool]:
+        """Makes candidates children of their parent, all but repeated ones if `merge`; says which became one.
 
-def read_candidates(
-    tree: Tree, sampled: Sequence[tuple[tuple[int, ...], float]], tokenizer: Tokenizer, config: SearchConfig
-) -> list[Node | None]:
-    """Turns the rows of an expansion into nodes under the cursor; None for a repeated one.
-
-    Args:
-      sampled: token ids and the sum of their log-probabilities, one per candidate.
-
-    Returns:
-      One entry per candidate. The nodes are appended to the tree, in order: their numbers are those that
-      `search.forest.grow` gives on the device.
-    """
-    seen: set[tuple[int, ...]] = set()
-    out: list[Node | None] = []
-    for tokens, log_probability in sampled:
-        if config.merge_identical and tokens in seen:
-            out.append(None)
-            continue
-        seen.add(tokens)
-        node = _read(tokens, log_probability, tree.cursor, tree.nodes[tree.cursor].depth + 1, tokenizer, config)
-        tree.nodes.append(node)
-        out.append(node)
-    return out
+        They are numbered in order, as `search.forest.grow` does it on the device.
+        """
+        first: dict[tuple[int, ...], Node] = {}
+        opinion = {node.tokens: node.opinion for node in candidates if node.opinion is not None}
+        count: dict[tuple[int, ...], int] = {}
+        fresh = []
+        for node in candidates:
+            count[node.tokens] = count.get(node.tokens, 0) + 1
+            repeated = merge and node.tokens in first
+            fresh.append(not repeated)
+            if not repeated:
+                first[node.tokens] = node
+                self.nodes.append(node)
+                node.opinion = opinion.get(node.tokens)
+        for node in candidates:
+            node.prior = node.log_probability / max(len(node.tokens), 1)
+            if merge:
+                node.prior += math.log(count[node.tokens])
+        return fresh
 
 
-def _read(
+def read_step(
     tokens: tuple[int, ...], log_probability: float, parent: int, depth: int, tokenizer: Tokenizer, config: SearchConfig
 ) -> Node:
+    """A candidate at `depth`, from the ids that were drawn."""
     complete = tokens[-1] in (tokenizer.step_end, tokenizer.end)
     text = tokenizer.decode(tokens)
     step = parse_step(text)

@@ -1,54 +1,66 @@
 """The search loop: many trees in lockstep, one wave of decoding at a time.
 
     while trees remain:
-        wave     every tree decodes candidates for the node under its cursor           (device)
-        collect  verdicts of the terminals that the last wave reached                  (sandbox, meanwhile)
-        turn     back up rewards, attach finished candidates, walk on                  (device)
-        submit   programs under the cursors to the judge; hand out finished trees      (host)
+        plant    free places get the next problems                                      (device: read prompts)
+        turn     back up the verdicts that have come, attach candidates, walk on        (device)
+        follow   programs under the cursors go to the judge, nodes to the queue; finished trees are handed out
+        wave     the queue's candidates take the rows that are free; all rows decode    (device; sandbox meanwhile)
+        read     rows that have ended become candidates
 
-A wave is a fixed number of decode steps over T x K places. A tree whose candidates are not finished goes on in
-the next wave; one that awaits a verdict sits one wave out, never more: verdicts are collected in the order of
-the waves, so what the search does cannot depend on when they arrive. Random choices derive from
-(seed, iteration, problem) and the node, so trees do not depend on their neighbours either.
+A wave is a fixed number of decode steps over fixed rows; a row that has ended its step is taken by the next candidate
+of any tree, and a tree that lacks a verdict takes none meanwhile. What a tree does depends on its own verdicts in the
+order of its rollouts, and on chance that derives from (seed, iteration, problem), its rollouts and nodes: not on the
+trees around it, nor on when verdicts come.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
-from o1coder_jax.decode import stop_mask
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.mesh import row_shards
 from o1coder_jax.policy import Policy, encode_prompt
-from o1coder_jax.records import Judgement, Problem
-from o1coder_jax.sampling import seed_for
+from o1coder_jax.prm import RewardModel
+from o1coder_jax.records import Problem
+from o1coder_jax.sampling import fold, seed_for
 from search.config import SearchConfig
-from search.engine import Orders, initial_state, refill, turn, wave
-from search.tree import Node, Tree, read_candidates
-
-Judge = Callable[[Problem, str], "Future[Judgement]"]
+from search.device import Device, Report
+from search.forest import Growth
+from search.growing import Attached, Growing, Judge
+from search.rollouts import Orders
+from search.slots import Ended, Expansion, Part, Piece
+from search.tree import Node, Tree, read_step
 
 
 @dataclass
 class Counters:
     """What a search cost and did.
 
-    `kept` tokens became nodes; `places` is decode steps times rows, the work that was paid for.
+    Attributes:
+      tokens: generated; `kept` of them became nodes.
+      places: decode steps times rows, and rows that were started: what was paid for.
+      fed: tokens that the policy computed, and `rated` the process reward model; `reread` were computed before.
+      waves: of decoding; `idle`: times that there was nothing to decode, because every tree awaited a verdict.
+      executions, infra_errors: programs that were run, and those of them that could not be checked.
+      truncated_prompts: statements that were cut.
     """
 
     tokens: int = 0
     kept: int = 0
     places: int = 0
+    fed: int = 0
+    rated: int = 0
+    reread: int = 0
     waves: int = 0
+    idle: int = 0
     executions: int = 0
     infra_errors: int = 0
     truncated_prompts: int = 0
@@ -62,8 +74,9 @@ class Search:
       problems: one tree each.
       judge: called with a problem and a program, answers with a future verdict.
       config: sizes and rules.
-      mesh: trees are split over its row axes, which must divide `config.trees`.
+      mesh: trees are split over its row axes, which must divide `config.trees` and `config.slots`.
       seed, iteration: with the problem's id, the only source of chance.
+      reward_model: gives every candidate a value; needed when `config.value_weight` is not 0.
     """
 
     def __init__(
@@ -76,153 +89,200 @@ class Search:
         *,
         seed: int,
         iteration: int,
+        reward_model: RewardModel | None = None,
     ):
-        self.parts = row_shards(mesh)
-        if config.trees % self.parts:
-            raise UserError(f"search.trees {config.trees} is not a multiple of the mesh's {self.parts} row parts")
-        self.policy, self.judge, self.config, self.mesh = policy, judge, config, mesh
+        self.config = config = config.resolved()
+        count = row_shards(mesh)
+        for name in ("trees", "slots"):
+            if getattr(config, name) % count:
+                raise UserError(
+                    f"search.{name} {getattr(config, name)} is not a multiple of the mesh's {count} row parts"
+                )
+        if config.value_weight and reward_model is None:
+            raise UserError("search.value_weight is not 0, but there is no process reward model; set it to 0")
+        self.policy, self.judge = policy, judge
         self.seed, self.iteration = seed, iteration
-        self.waiting = deque(enumerate(problems))
-        self.places: list[Tree | None] = [None] * config.trees
         self.counters = Counters()
-        self._verdicts: list[tuple[int, Node, Future[Judgement]]] = []
-        self._stop = replicate(mesh, stop_mask(policy.tokenizer.vocab_size, policy.step_stops))
-        self._settings = replicate(mesh, config.sampling.arrays())
-        self._weights = policy.weights
-        self.state = shard_rows(mesh, initial_state(nnx.merge(policy.graph, policy.weights), config))
+        self.device = Device(policy, reward_model, config, mesh)
+        self.waiting = deque(enumerate(problems))
+        self.places: list[Growing | None] = [None] * config.trees
+        self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
+        shared = common_prefix([ids for ids, _ in self._prompts], config.page_tokens)
+        self._rated = reward_model is not None
+        self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in range(count)]
+        self._check_pages()
+        self.device.read([part.read_shared(shared) for part in self.parts])
 
     def __iter__(self) -> Iterator[Tree]:
         """The main loop; see the top of this file."""
-        while self._refill() or any(self.places):
-            opening = np.array([tree is not None and tree.opening for tree in self.places])
-            self._dispatch_wave(opening)
-            orders = self._collect_verdicts()
-            self._read_rows(orders)
-            self.state = turn(self.state, shard_rows(self.mesh, orders), config=self.config)
-            yield from self._follow_cursors(orders)
-
-    def _refill(self) -> bool:
-        """Gives free places to waiting problems, when enough are free to be worth a prefill."""
-        per_part = self.config.trees // self.parts
-        rows = max(1, per_part // 4)
-        free = [[i for i in range(per_part) if self.places[part * per_part + i] is None] for part in range(self.parts)]
-        enough = any(len(f) >= rows for f in free) or not any(self.places)
-        if not self.waiting or not enough:
-            return False
-        slot = np.full((self.parts, rows), per_part, np.int32)
-        tokens = np.zeros((self.parts, rows, self.config.prompt_pages * self.config.page_tokens), np.int32)
-        length = np.ones((self.parts, rows), np.int32)
-        which = np.zeros(self.config.trees, bool)
-        seeds = np.zeros((self.config.trees, 2), np.uint32)
-        for row in range(rows):
-            for part in range(self.parts):
-                if not self.waiting or row >= len(free[part]):
-                    continue
-                number, problem = self.waiting.popleft()
-                ids, cut = encode_prompt(self.policy.tokenizer, problem, self.config.prompt_tokens)
-                self.counters.truncated_prompts += cut
-                slot[part, row] = free[part][row]
-                tokens[part, row, : len(ids)] = ids
-                length[part, row] = len(ids)
-                place = part * per_part + free[part][row]
-                which[place] = True
-                seeds[place] = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
-                self.places[place] = Tree(number, problem, tuple(ids))
-        batch = {"slot": slot, "tokens": tokens, "length": length, "which": which, "seed": seeds}
-        self.state = refill(
-            self.policy.graph, self._weights, self.state, shard_rows(self.mesh, batch), config=self.config
-        )
-        return True
-
-    def _dispatch_wave(self, opening: np.ndarray) -> None:
-        for place in np.flatnonzero(opening):
-            tree = self.places[place]
-            assert tree is not None
-            tree.opening, tree.decoding = False, True
-        self.state = wave(
-            self.policy.graph,
-            self._weights,
-            self.state,
-            shard_rows(self.mesh, opening),
-            self._stop,
-            self._settings,
-            config=self.config,
-            truncated=self.config.sampling.truncated,
-        )
-        self.counters.waves += 1
-        self.counters.places += self.config.wave_steps * self.config.trees * self.config.samples
-
-    def _collect_verdicts(self) -> Orders:
-        """Waits for the verdicts of the last wave's terminals, while the device decodes."""
-        trees, width = self.config.trees, self.config.samples
-        orders = Orders(
-            settles=np.zeros(trees, bool),
-            reward=np.zeros(trees, np.float32),
-            counted=np.zeros(trees, bool),
-            grows=np.zeros(trees, bool),
-            fresh=np.zeros((trees, width), bool),
-            terminal=np.zeros((trees, width), bool),
-        )
-        for place, node, future in self._verdicts:
-            node.judge(future.result(), self.config.alpha)
-            orders.settles[place] = True
-            orders.counted[place] = node.reward is not None
-            orders.reward[place] = node.reward or 0.0
-            self.counters.infra_errors += node.reward is None
-        self._verdicts = []
-        return orders
-
-    def _read_rows(self, orders: Orders) -> None:
-        """Reads candidates in trees whose rows are all done, and orders them to be attached."""
-        rows = self.state.rows
-        done, length, tokens, log_probability = jax.device_get(
-            (rows.done, rows.length, rows.tokens, rows.log_probability)
-        )
-        for place, tree in enumerate(self.places):
-            if tree is None or not tree.decoding or not done[place].all():
-                continue
-            sampled = [
-                (tuple(tokens[place, k, : length[place, k]].tolist()), float(log_probability[place, k].sum()))
-                for k in range(self.config.samples)
-            ]
-            fresh = read_candidates(tree, sampled, self.policy.tokenizer, self.config)
-            tree.decoding = False
-            orders.grows[place] = True
-            orders.fresh[place] = [node is not None for node in fresh]
-            orders.terminal[place] = [node is not None and node.terminal for node in fresh]
-            self.counters.tokens += int(length[place].sum())
-            self.counters.kept += sum(len(node.tokens) for node in fresh if node is not None)
-
-    def _follow_cursors(self, orders: Orders) -> Iterator[Tree]:
-        """Sees where the trees went: to a terminal (judge it), to a new node (open it), or to their end."""
-        forest = self.state.forest
-        cursor, rollouts, exhausted = jax.device_get((forest.cursor, forest.rollouts, forest.closed[:, 0]))
-        finished = []
-        for place, tree in enumerate(self.places):
-            if tree is None or not (orders.settles[place] or orders.grows[place]):
-                continue
-            if rollouts[place] >= self.config.rollouts or exhausted[place]:
-                finished.append(place)
-                continue
-            tree.cursor = int(cursor[place])
-            node = tree.nodes[tree.cursor]
-            if node.terminal:
-                self._verdicts.append((place, node, self._verdict(tree, node)))
+        while self._plant() or any(self.places):
+            report = self.device.turn(self._orders())
+            yield from self._follow(report)
+            if any(part.busy for part in self.parts):
+                self._decode()
             else:
-                tree.opening = True
-        if finished:
-            visits, total = jax.device_get((forest.visits, forest.total))
-            for place in finished:
-                tree = self.places[place]
-                assert tree is not None
+                self._await_verdict()
+
+    # Plant.
+
+    def _plant(self) -> bool:
+        """Gives free places to waiting problems, when enough are free to be worth a reading."""
+        per_part, batch = self.config.trees // len(self.parts), self.device.sizes.prompts
+        free = [
+            deque(place for place in range(d * per_part, (d + 1) * per_part) if self.places[place] is None)
+            for d in range(len(self.parts))
+        ]
+        planted = False
+        while self.waiting and (any(len(f) >= batch for f in free) or not any(self.places)):
+            pieces: list[list[Piece]] = [[] for _ in self.parts]
+            seeds = {}
+            for _ in range(batch):
+                for d, part in enumerate(self.parts):
+                    if self.waiting and free[d]:
+                        growing, place = self._next_tree(), free[d].popleft()
+                        self.places[place], seeds[place] = growing, growing.seed
+                        pieces[d] += part.read_prompt(growing.tree, self.counters.waves)
+            self.device.read(pieces)
+            self.device.plant(seeds)
+            planted = True
+        return planted
+
+    def _next_tree(self) -> Growing:
+        number, problem = self.waiting.popleft()
+        ids, cut = self._prompts[number]
+        self.counters.truncated_prompts += cut
+        seed = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
+        return Growing(Tree(number, problem, tuple(ids)), seed, self.judge, self.config)
+
+    def _check_pages(self) -> None:
+        least = self.config.path_pages * (self.device.sizes.paths + 1 if self._rated else 2)
+        if self.device.sizes.pages < least:
+            raise UserError(
+                f"search.pages {self.config.pages} is too few: the paths in use alone may need "
+                f"{least * len(self.parts)}; give more, or 0 for as many as all trees can need"
+            )
+
+    # Turn.
+
+    def _orders(self) -> Orders:
+        """Verdicts that have come, and candidates that are complete."""
+        trees, width = self.config.trees, self.config.samples
+        settles, counted, starts, which = np.zeros((4, trees), bool)
+        reward = np.zeros(trees, np.float32)
+        fresh, terminal = np.zeros((2, trees, width), bool)
+        prior, value = np.zeros((2, trees, width), np.float32)
+        for place, growing in enumerate(self.places):
+            if growing is None:
+                continue
+            if (node := growing.settled()) is not None:
+                settles[place], counted[place], reward[place] = True, node.reward is not None, node.reward or 0.0
+                self.counters.infra_errors += node.reward is None
+            if (new := growing.attached()) is not None:
+                steps = new.expansion.drawn
+                which[place], fresh[place] = True, new.fresh
+                terminal[place] = [step.terminal for step in steps]
+                prior[place] = [step.prior for step in steps]
+                value[place] = [step.opinion or 0.0 for step in steps]
+                self._adopt(place, new)
+            starts[place] = growing.may_start
+        return Orders(settles, reward, counted, Growth(which, fresh, terminal, prior, value), starts)
+
+    def _adopt(self, place: int, new: Attached) -> None:
+        self._part(place).adopt(new.expansion, new.numbers)
+        steps = zip(new.expansion.drawn, new.fresh, strict=True)
+        self.counters.kept += sum(len(step.tokens) for step, fresh in steps if fresh)
+
+    def _part(self, place: int) -> Part:
+        return self.parts[place * len(self.parts) // self.config.trees]
+
+    # Follow.
+
+    def _follow(self, report: Report) -> Iterator[Tree]:
+        """Sees where the trees went: to terminals (judge them), to a new node (draw candidates), or to their end."""
+        ended = []
+        for place, growing in enumerate(self.places):
+            if growing is None:
+                continue
+            for number in range(growing.asked, int(report.asked[place])):
+                growing.ask(growing.tree.nodes[report.waiting[place, number % self.config.window]])
+            growing.walking = bool(report.walking[place])
+            if growing.walking and growing.expansion is None:
+                growing.expansion = self._expansion(place, growing, int(report.cursor[place]))
+                self._part(place).waiting.append(growing.expansion)
+            over = report.rollouts[place] >= self.config.rollouts or report.exhausted[place]
+            if not growing.walking and not growing.verdicts and (over or not growing.may_start):
+                ended.append(place)
+        if ended:
+            visits, total = self.device.results()
+            for place in ended:
+                tree = self._clear(place)
                 tree.finish(visits[place], total[place])
-                self.places[place] = None
                 yield tree
 
-    def _verdict(self, tree: Tree, node: Node) -> Future[Judgement]:
-        if node.code is not None:
-            self.counters.executions += 1
-            return self.judge(tree.problem, node.code)
-        nothing: Future[Judgement] = Future()
-        nothing.set_result(Tree.NO_PROGRAM)
-        return nothing
+    def _expansion(self, place: int, growing: Growing, node: int) -> Expansion:
+        width = self.config.samples
+        base = jnp.tile(growing.seed, (width, 1))
+        seeds = np.asarray(fold(base, node * width + jnp.arange(width)))
+        return Expansion(place, growing.tree, node, seeds, [None] * width)
+
+    def _clear(self, place: int) -> Tree:
+        growing = self.places[place]
+        assert growing is not None
+        self.places[place] = None
+        self._part(place).cache.release_tree(growing.tree.number, len(growing.tree.nodes))
+        self.counters.executions += growing.tree.executions
+        return growing.tree
+
+    def _await_verdict(self) -> None:
+        """Nothing can be decoded before a verdict has come."""
+        awaited = [future for growing in self.places if growing is not None for future in growing.awaited]
+        if awaited and not any(future.done() for future in awaited):
+            self.counters.idle += 1
+            wait(awaited, return_when=FIRST_COMPLETED)
+
+    # Wave and read.
+
+    def _decode(self) -> None:
+        now = self.counters.waves
+        while any(lost := [part.read_lost(now) for part in self.parts]):
+            self.device.read(lost)
+            self.counters.reread += sum(len(piece.tokens) - piece.open for pieces in lost for piece in pieces)
+        started = sum(part.started for part in self.parts)
+        done, length, tokens, log_probability = self.device.wave(self.parts, now)
+        started = sum(part.started for part in self.parts) - started
+        self.counters.waves += 1
+        self.counters.places += self.config.wave_steps * self.config.slots + started
+        steps: list[list[Node]] = [[] for _ in self.parts]
+        pieces: list[list[Piece]] = [[] for _ in self.parts]
+        for d, part in enumerate(self.parts):
+            for ended in part.ended(done[d]):
+                ids = tuple(tokens[d, ended.row, : length[d, ended.row]].tolist())
+                step = self._candidate(ended, ids, float(log_probability[d, ended.row].sum()))
+                steps[d].append(step)
+                pieces[d].append(part.take(ended, step, self.counters.waves))
+        if self._rated and any(steps):
+            opinions = self.device.rate(pieces)
+            for d, found in enumerate(steps):
+                for step, opinion in zip(found, opinions[d], strict=False):
+                    step.opinion = float(opinion)
+        self.counters.fed, self.counters.rated = self.device.fed, self.device.rated
+
+    def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float) -> Node:
+        tree, parent = ended.expansion.tree, ended.expansion.node
+        tree.tokens += len(ids)
+        self.counters.tokens += len(ids)
+        self.device.fed += len(ids) - 1  # its last token is fed when somebody continues it
+        depth = tree.nodes[parent].depth + 1
+        return read_step(ids, log_probability, parent, depth, self.policy.tokenizer, self.config)
+
+
+def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:
+    """Tokens that all prompts begin with, each keeping at least one of its own; none if they are fewer than `least`."""
+    if len(prompts) < 2:
+        return []
+    count = 0
+    for column in zip(*(prompt[:-1] for prompt in prompts), strict=False):
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return list(prompts[0][:count]) if count >= least else []

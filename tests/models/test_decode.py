@@ -11,8 +11,10 @@ import pytest
 from flax import nnx
 
 from o1coder_jax import transformer
-from o1coder_jax.decode import decode_batch, open_rows, prefill, start_batch, stop_mask
+from o1coder_jax.decode import Rows, open_rows
+from o1coder_jax.generate import decode_batch, start_batch
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
+from o1coder_jax.stopping import stop_ids
 from tests.tiny import SHAPE, VOCAB, answer_scores, decoder, predictions
 
 PROMPTS = ([5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8])
@@ -38,15 +40,16 @@ def decode_rows(
     tokens, length = np.zeros((len(prompts), 8), np.int32), np.array([len(p) for p in prompts], np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
-    stop = stop_mask(VOCAB, stops) if stops else jnp.zeros(VOCAB, bool)
+    ends = stop_ids(VOCAB, stops)
     seeds = seeds_of(len(prompts)) if seeds is None else seeds
+    width = seeds.shape[1]
     settings, truncated = sampling.arrays(), sampling.truncated
-    prefix, rows = start_batch(
-        graph, weights, tokens, length, seeds, stop, settings, capacity=capacity, truncated=truncated
+    paths, rows = start_batch(
+        graph, weights, tokens[None], length[None], seeds[None], ends, settings, capacity=capacity, truncated=truncated
     )
     while not np.asarray(rows.done).all():
-        rows = decode_batch(graph, weights, prefix, rows, stop, settings, steps=steps, truncated=truncated)
-    return jax.device_get(rows)
+        rows = decode_batch(graph, weights, paths, rows, ends, settings, steps=steps, width=width, truncated=truncated)
+    return jax.tree.map(lambda x: x.reshape(len(prompts), width, *x.shape[2:]), jax.device_get(rows))
 
 
 def run(*arguments, **settings):
@@ -143,32 +146,47 @@ def test_rows_hold_zeros_beyond_their_end(model):
     assert not rows.tokens[beyond].any()
 
 
-@nnx.jit
-def reopen(model, rows, opening):
-    """Opens rows on prompts of one token each."""
-    prefix = prefill(model, jnp.array([[5], [3], [2]]), jnp.zeros(3, jnp.int32))
-    return open_rows(
-        model,
-        prefix,
-        rows,
-        opening=opening,
-        last=jnp.array([5, 3, 2]),
-        length=jnp.ones(3, jnp.int32),
-        seeds=seeds_of(3, seed=1),
-        stop=jnp.zeros(VOCAB, bool),
-        settings=SAMPLED.arrays(),
-        truncated=False,
-    )[1]
-
-
 def test_reopened_rows_forget_what_they_held(model):
-    held = decode_rows(model)
-    opened = reopen(nnx.merge(*model), jax.tree.map(jnp.asarray, held), jnp.array([True, False, True]))
-    assert opened.length.tolist() == [[1] * ROWS, [CAPACITY] * ROWS, [1] * ROWS]
+    """Row 1 of three is opened anew on the second prompt; the others stay as they are."""
+    graph, weights = model
+    tokens, length = jnp.array([[5], [3], [2]]), jnp.ones(3, jnp.int32)
+    ends, settings = stop_ids(VOCAB, NOTHING), SAMPLED.arrays()
+    started = start_batch(
+        graph,
+        weights,
+        tokens[None],
+        length[None],
+        seeds_of(3, 1)[None],
+        ends,
+        settings,
+        capacity=CAPACITY,
+        truncated=False,
+    )
+    paths, held = jax.tree.map(
+        lambda x: x[0],
+        (
+            started[0],
+            decode_batch(graph, weights, *started, ends, settings, steps=CAPACITY, width=1, truncated=False),
+        ),
+    )
+    opened: Rows = open_rows(
+        paths,
+        held,
+        at=jnp.array([1, 3]),  # 3 is out of range: opens none
+        path=jnp.array([2, 0]),
+        lane=jnp.array([0, 0]),
+        seeds=seeds_of(2, 1, seed=1)[:, 0],
+        stops=ends,
+        settings=settings,
+        truncated=False,
+    )
+    assert opened.length.tolist() == [CAPACITY, 1, CAPACITY]
+    assert opened.path.tolist() == [0, 2, 2]
+    assert opened.done.tolist() == [True, False, True]
     for name in ("tokens", "log_probability"):
         before, after = np.asarray(getattr(held, name)), np.asarray(getattr(opened, name))
-        np.testing.assert_array_equal(after[1], before[1])
-        assert not after[[0, 2], :, 1:].any()
+        np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
+        assert not after[1, 1:].any()
 
 
 def test_sampled_tokens_follow_the_softmax(model):

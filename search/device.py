@@ -1,0 +1,170 @@
+"""The device's side of a search: its state, and the arrays that the jitted functions of `engine.py` are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.policy import Policy
+from o1coder_jax.prm import RewardModel
+from search import engine, forest
+from search.cache import page_table
+from search.config import SearchConfig
+from search.engine import Plan, Reading, Sizes
+from search.forest import Forest
+from search.rollouts import Orders
+from search.slots import Part, Piece
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the trees stand after a turn, as in `Forest`; `exhausted` (T,): nothing is left to be found."""
+
+    cursor: np.ndarray
+    walking: np.ndarray
+    rollouts: np.ndarray
+    asked: np.ndarray
+    waiting: np.ndarray
+    exhausted: np.ndarray
+
+
+class Device:
+    """Forest, pages, paths and rows on the mesh.
+
+    Attributes:
+      fed, rated: tokens that the policy and the process reward model have computed.
+    """
+
+    def __init__(self, policy: Policy, reward_model: RewardModel | None, config: SearchConfig, mesh: Mesh):
+        self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
+        self.parts = row_shards(mesh)
+        nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
+        self.sizes = Sizes.of(config, self.parts, nodes)
+        self.fed = self.rated = 0
+        model = nnx.merge(policy.graph, policy.weights)
+        self.forest: Forest = shard_rows(mesh, forest.empty(config.trees, nodes, config.samples, config.window))
+        self._generation = shard_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
+        self._pages = shard_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        if reward_model is not None:
+            rater = nnx.merge(reward_model.graph, reward_model.weights)
+            self._rated_pages = shard_rows(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
+        self._stops = replicate(mesh, policy.stops())
+        self._settings = replicate(mesh, config.sampling.arrays())
+
+    def plant(self, seeds: Mapping[int, np.ndarray]) -> None:
+        """Clears trees, each with the key data of its new problem, by their places."""
+        which = np.zeros(self.config.trees, bool)
+        data = np.zeros((self.config.trees, 2), np.uint32)
+        for place, seed in seeds.items():
+            which[place], data[place] = True, seed
+        self.forest = engine.plant(self.forest, *shard_rows(self.mesh, (which, data)))
+
+    def turn(self, orders: Orders) -> Report:
+        """Moves the trees."""
+        self.forest = engine.turn(self.forest, shard_rows(self.mesh, orders), rules=self.config.rules, mesh=self.mesh)
+        f = self.forest
+        planes = (f.cursor, f.walking, f.rollouts, f.asked, f.waiting, f.closed[:, 0])
+        return Report(*jax.device_get(planes))
+
+    def results(self) -> tuple[np.ndarray, np.ndarray]:
+        """N and Q of all nodes."""
+        visits, total = jax.device_get((self.forest.visits, self.forest.total))
+        return visits, total
+
+    def read(self, pieces: Sequence[Sequence[Piece]]) -> None:
+        """Takes tokens into pages: so many pieces for each part."""
+        if not any(pieces):
+            return
+        prompts = self.config.prompt_pages * self.config.page_tokens
+        longest = max(len(piece.tokens) for part in pieces for piece in part)
+        # Two shapes: prompts, and whole paths.
+        length = prompts if longest <= prompts else self.config.path_pages * self.config.page_tokens
+        size, count = self.config.page_tokens, self.sizes.prompts
+        reading = self._reading(pieces, count, length)
+        self._pages = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
+        self.fed += int(reading.count.sum())
+        if self.reward_model is not None:
+            model = self.reward_model
+            reading = self._reading(pieces, count, length, closed=True)
+            self._rated_pages = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
+            self.rated += int(reading.count.sum())
+
+    def rate(self, pieces: Sequence[Sequence[Piece]]) -> np.ndarray:
+        """The process reward model's opinion of steps, (D, A), in [0, 1]."""
+        model = self.reward_model
+        assert model is not None
+        reading = self._reading(pieces, self.sizes.turnover, self.config.code_tokens, closed=True)
+        self.rated += int(reading.count.sum())
+        self._rated_pages, opinion = engine.rate(
+            model.graph, model.weights, self._rated_pages, reading, page_tokens=self.config.page_tokens
+        )
+        return np.asarray(opinion)
+
+    def wave(self, parts: Sequence[Part], now: int) -> tuple[np.ndarray, ...]:
+        """Runs a wave; returns (D, R, ...) `done`, `length`, `tokens` and `log_probability` of all rows."""
+        opened = sum(part.opened for part in parts)
+        plan = self._empty_plan()
+        for d, part in enumerate(parts):
+            part.fill({name: array[d] for name, array in plan.items()}, now)
+        self.fed += sum(part.opened for part in parts) - opened
+        config = self.config
+        self._pages, self._generation = engine.wave(
+            self.policy.graph,
+            self.policy.weights,
+            self._pages,
+            self._generation,
+            shard_rows(self.mesh, Plan(**plan)),
+            self._stops,
+            self._settings,
+            steps=config.wave_steps,
+            width=config.samples,
+            page_tokens=config.page_tokens,
+            truncated=config.sampling.truncated,
+        )
+        rows = self._generation.rows
+        return tuple(jax.device_get((rows.done, rows.length, rows.tokens, rows.log_probability)))
+
+    def _empty_plan(self) -> dict[str, np.ndarray]:
+        d, s, c = self.parts, self.sizes, self.config
+        nowhere = s.pages * c.page_tokens
+
+        def full(value: int, *shape: int) -> np.ndarray:
+            return np.full((d, *shape), value, np.int32)
+
+        return {
+            "kept": full(0, s.turnover),
+            "kept_places": full(nowhere, s.turnover, c.step_tokens),
+            "slot": full(s.paths, s.openings),
+            "table": full(0, s.openings, c.path_pages),
+            "filled": full(0, s.openings, c.path_pages),
+            "last": full(0, s.openings),
+            "length": full(1, s.openings),
+            "last_page_place": full(nowhere, s.openings),
+            "last_path_place": full(0, s.openings),
+            "row": full(s.rows, s.turnover),
+            "path": full(0, s.turnover),
+            "lane": full(0, s.turnover),
+            "seeds": np.zeros((d, s.turnover, 2), np.uint32),
+        }
+
+    def _reading(self, pieces: Sequence[Sequence[Piece]], rows: int, length: int, *, closed: bool = False) -> Reading:
+        """With `closed`, last tokens are read as well, and so were those of what comes before."""
+        d, c = self.parts, self.config
+        table = np.zeros((2, d, rows, c.path_pages), np.int32)
+        tokens, places = np.zeros((2, d, rows, length), np.int32)
+        places[:] = self.sizes.pages * c.page_tokens
+        count, start = np.zeros((2, d, rows), np.int32)
+        for part, row, piece in ((k, i, piece) for k, found in enumerate(pieces) for i, piece in enumerate(found)):
+            pages, filled = page_table(piece.before, c.page_tokens, closed=closed)
+            table[0, part, row, : len(pages)], table[1, part, row, : len(pages)] = pages, filled
+            read = len(piece.tokens) - (piece.open and not closed)
+            tokens[part, row, :read] = piece.tokens[:read]
+            places[part, row, : min(read, len(piece.places))] = piece.places[:read]
+            count[part, row], start[part, row] = read, piece.start
+        return shard_rows(self.mesh, Reading(table[0], table[1], tokens, count, start, places))

@@ -1,0 +1,117 @@
+"""A tree in its place: what it waits for, and what it asks of the judge."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from o1coder_jax.records import Judgement, Problem
+from o1coder_jax.rewards import terminal_reward
+from search.config import SearchConfig
+from search.slots import Expansion
+from search.tree import Node, Tree
+
+Judge = Callable[[Problem, str], "Future[Judgement]"]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Candidates that were taken into a tree: which of the K became nodes, and under which number (-1: none)."""
+
+    expansion: Expansion
+    fresh: list[bool]
+    numbers: list[int]
+
+
+@dataclass
+class Growing:
+    """The host's side of a tree that grows.
+
+    Attributes:
+      seed: (2,), key data.
+      verdicts: those that are missing, oldest first; `asked` were asked for so far.
+      walking: a rollout is under way; otherwise the tree awaits its oldest verdict.
+      expansion: candidates that are drawn, or weighed against each other by the judge.
+    """
+
+    tree: Tree
+    seed: np.ndarray
+    judge: Judge
+    config: SearchConfig
+    asked: int = 0
+    verdicts: deque[tuple[Node, Future[Judgement]]] = field(default_factory=deque)
+    walking: bool = True
+    expansion: Expansion | None = None
+    _weighed: list[Future[Judgement] | None] = field(default_factory=list)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether its budgets allow another rollout."""
+        tree, config = self.tree, self.config
+        solved = config.stop_when_solved and tree.solved
+        tokens = config.tree_tokens and tree.tokens >= config.tree_tokens
+        executions = config.tree_executions and tree.executions >= config.tree_executions
+        return not (solved or tokens or executions)
+
+    @property
+    def awaited(self) -> list[Future[Judgement]]:
+        """Verdicts without which the tree cannot go on."""
+        if any(self._weighed):
+            return [future for future in self._weighed if future is not None and not future.done()]
+        return [self.verdicts[0][1]] if self.verdicts and not self.walking else []
+
+    def ask(self, node: Node) -> None:
+        """Has a terminal judged; one without a program has failed without being run."""
+        self.asked += 1
+        self.verdicts.append((node, self._verdict(node)))
+
+    def _verdict(self, node: Node) -> Future[Judgement]:
+        if node.code is not None and node.judgement is None:
+            self.tree.executions += 1
+            return self.judge(self.tree.problem, node.code)
+        known: Future[Judgement] = Future()
+        known.set_result(node.judgement or Tree.NO_PROGRAM)
+        return known
+
+    def settled(self) -> Node | None:
+        """The terminal of the oldest verdict, now judged, if it has come and is due: between two rollouts."""
+        if self.walking or not self.verdicts or not self.verdicts[0][1].done():
+            return None
+        node, future = self.verdicts.popleft()
+        node.judge(future.result(), self.config.alpha)
+        return node
+
+    def attached(self) -> Attached | None:
+        """Takes complete candidates into the tree."""
+        expansion = self.expansion
+        if expansion is None or not expansion.complete:
+            return None
+        picked = self._picked(expansion.drawn)
+        if picked is None:
+            return None
+        self.expansion, self._weighed = None, []
+        first = len(self.tree.nodes)
+        new = iter(self.tree.attach([expansion.drawn[k] for k in picked], merge=self.config.merge_identical))
+        fresh = [k in picked and next(new) for k in range(len(expansion.steps))]
+        numbers = np.where(fresh, first + np.cumsum(fresh) - 1, -1)
+        return Attached(expansion, fresh, numbers.tolist())
+
+    def _picked(self, steps: list[Node]) -> list[int] | None:
+        """The candidates to take: all, or the best program alone; None as long as programs are being judged."""
+        if not self.config.best_code_only or all(step.code is None for step in steps):
+            return list(range(len(steps)))
+        if not self._weighed:
+            self._weighed = [None if step.code is None else self._verdict(step) for step in steps]
+        if self.awaited:
+            return None
+        worth = [-1.0] * len(steps)
+        for k, future in enumerate(self._weighed):
+            if future is not None:
+                steps[k].judgement = judgement = future.result()
+                reward = terminal_reward(judgement, self.config.alpha)
+                worth[k] = -0.5 if reward is None else reward
+        return [int(np.argmax(worth))]

@@ -1,0 +1,284 @@
+"""Who decodes where: candidates, the rows they are drawn in, and the paths that these continue.
+
+One `Part` for each part of the mesh. Candidates wait in the order in which their trees asked for them; as soon as a row
+has ended its step the next candidate takes its place, of whatever tree. The candidates of a node share one path, which
+is opened when the first of them starts and is given up when the last has ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.cache import SHARED, Cache, Held, Owner, page_table
+from search.config import SearchConfig
+from search.engine import Sizes
+from search.tree import Node, Tree
+
+
+@dataclass
+class Expansion:
+    """A node whose candidates are drawn.
+
+    Attributes:
+      place: of its tree in the forest.
+      seeds: (K, 2), key data of the candidates.
+      steps: the candidates that have ended.
+      path: the path that they continue, once it is open; `started` of them have a row.
+    """
+
+    place: int
+    tree: Tree
+    node: int
+    seeds: np.ndarray
+    steps: list[Node | None]
+    path: int | None = None
+    started: int = 0
+
+    @property
+    def drawn(self) -> list[Node]:
+        """The candidates that have ended; all of them once it is complete."""
+        return [step for step in self.steps if step is not None]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.drawn) == len(self.steps)
+
+    def draft(self, k: int) -> Owner:
+        """Who holds the pages of candidate k as long as it has no number of its own."""
+        return self.tree.number, -1 - (self.node * len(self.steps) + k)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens to take into pages.
+
+    Attributes:
+      before: what holds the tokens before it.
+      tokens: at `places`, the first at position `start`.
+      open: the last token is left out: it is fed when the path that it ends is opened.
+    """
+
+    before: list[Held]
+    tokens: list[int]
+    places: list[int]
+    start: int
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A row that ended its step, as candidate k of an expansion."""
+
+    expansion: Expansion
+    k: int
+    row: int
+
+
+def owners(tree: Tree, node: int) -> list[Owner]:
+    """Who holds the pages of a path, from the shared prefix on."""
+    return [SHARED, (tree.number, 0), *((tree.number, step) for step in tree.path(node))]
+
+
+@dataclass
+class Part:
+    """Rows, paths and pages of one part of the mesh.
+
+    Args:
+      config, sizes: of the search, and of this part.
+      shared: tokens of the prefix that all prompts share.
+      rated: whether a process reward model needs the path of every candidate until it has ended.
+    """
+
+    config: SearchConfig
+    sizes: Sizes
+    shared: int
+    rated: bool
+    cache: Cache = field(init=False)
+    waiting: deque[Expansion] = field(default_factory=deque)
+    opened: int = 0
+    started: int = 0
+    _open: deque[Expansion] = field(default_factory=deque)
+    _keep: list[tuple[int, list[int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cache = Cache(self.sizes.pages, self.config.page_tokens)
+        self.rows: list[tuple[Expansion, int] | None] = [None] * self.sizes.rows
+        self._free_paths = list(range(self.sizes.paths))[::-1]
+
+    @property
+    def busy(self) -> bool:
+        return any(row is not None for row in self.rows) or bool(self.waiting)
+
+    # Before a wave.
+
+    def missing(self, expansion: Expansion) -> tuple[list[Owner], list[Owner]]:
+        """The owners of a path whose pages are there, and those whose pages are not: always its end."""
+        path = owners(expansion.tree, expansion.node)
+        if not self.shared:
+            path = path[1:]
+        there = next((i for i, owner in enumerate(path) if self.cache.get(owner) is None), len(path))
+        return path[:there], path[there:]
+
+    def read_shared(self, tokens: list[int]) -> list[Piece]:
+        """The prefix that all prompts share."""
+        if not tokens:
+            return []
+        held = self.cache.hold(SHARED, len(tokens), 0, 0)
+        assert held is not None
+        held.fed = len(tokens)
+        return [Piece([], tokens, self.cache.places(held, 0, len(tokens)), 0, open=False)]
+
+    def read_prompt(self, tree: Tree, now: int) -> list[Piece]:
+        """The rest of a prompt; none when the pool has no room for it now, so that it is read when it is needed."""
+        shared = self.cache.get(SHARED)
+        tokens = self.step_tokens(tree, (tree.number, 0))
+        held = self.cache.hold((tree.number, 0), len(tokens), 0, now)
+        if held is None:
+            return []
+        held.fed = len(tokens) - 1
+        places = self.cache.places(held, 0, len(tokens))
+        return [Piece([shared] if shared else [], tokens, places, self.shared)]
+
+    def read_lost(self, now: int) -> list[Piece]:
+        """The end of a path at the head of the queue whose pages were dropped."""
+        for expansion in list(self.waiting)[: self.sizes.openings]:
+            there, lost = self.missing(expansion)
+            self.cache.touch(there, now)
+            if not lost:
+                continue
+            before = [held for held in map(self.cache.get, there) if held is not None]
+            tokens: list[int] = []
+            places: list[int] = []
+            start = sum(held.tokens for held in before)
+            for owner in lost:
+                step = self.step_tokens(expansion.tree, owner)
+                held = self.cache.hold(owner, len(step), self.depth(expansion.tree, owner), now)
+                if held is None:
+                    self._undo(lost)
+                    return []
+                held.fed = len(step)
+                tokens += step
+                places += self.cache.places(held, 0, len(step))
+            held.fed -= 1  # the path's last token is fed when it is opened
+            return [Piece(before, tokens, places, start)]
+        return []
+
+    def _undo(self, lost: Sequence[Owner]) -> None:
+        for owner in lost:
+            self.cache.release(owner)
+
+    def step_tokens(self, tree: Tree, owner: Owner) -> list[int]:
+        """The tokens that an owner holds: a prompt without the shared prefix, or a step."""
+        return list(tree.nodes[owner[1]].tokens if owner[1] else tree.prompt[self.shared :])
+
+    @staticmethod
+    def depth(tree: Tree, owner: Owner) -> int:
+        return tree.nodes[owner[1]].depth
+
+    def fill(self, plan: Mapping[str, np.ndarray], now: int) -> None:
+        """Writes this part's share of a `Plan`: one row of each array, prepared as out of range."""
+        for i, (row, places) in enumerate(self._keep):
+            plan["kept"][i] = row
+            plan["kept_places"][i, : len(places)] = places
+        self._keep = []
+        free = [row for row, user in enumerate(self.rows) if user is None]
+        openings = 0
+        for i, row in enumerate(free[: self.sizes.turnover]):
+            if not self._open and not self._open_next(plan, openings, now):
+                return
+            expansion = self._open[0]
+            openings += expansion.started == 0
+            k = expansion.started
+            assert expansion.path is not None
+            plan["row"][i], plan["path"][i], plan["lane"][i] = row, expansion.path, k
+            plan["seeds"][i] = expansion.seeds[k]
+            self.rows[row] = (expansion, k)
+            expansion.started += 1
+            self.started += 1
+            if expansion.started == len(expansion.steps):
+                self._open.popleft()
+
+    def _open_next(self, plan: Mapping[str, np.ndarray], index: int, now: int) -> bool:
+        if not self.waiting or not self._free_paths or index >= self.sizes.openings:
+            return False
+        expansion = self.waiting[0]
+        there, lost = self.missing(expansion)
+        if lost:
+            return False  # to be read again first
+        self.waiting.popleft()
+        self.cache.touch(there, now)
+        if self.rated:
+            self.cache.pin(there, 1)
+        path = [held for held in map(self.cache.get, there) if held is not None]
+        end = path[-1]
+        pages, filled = page_table(path, self.config.page_tokens)
+        expansion.path = self._free_paths.pop()
+        plan["slot"][index] = expansion.path
+        plan["table"][index, : len(pages)] = pages
+        plan["filled"][index, : len(filled)] = filled
+        plan["last"][index] = self.step_tokens(expansion.tree, there[-1])[-1]
+        plan["length"][index] = sum(held.tokens for held in path)
+        plan["last_page_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
+        before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
+        plan["last_path_place"][index] = before + end.tokens - 1
+        end.fed = end.tokens
+        self.opened += 1
+        self._open.append(expansion)
+        return True
+
+    # After a wave.
+
+    def ended(self, done: np.ndarray) -> Iterator[Ended]:
+        """Rows that have ended, at most as many as may in one wave; each must be given to `take`."""
+        count = 0
+        for row, user in enumerate(self.rows):
+            if user is not None and done[row]:
+                yield Ended(*user, row)
+                count += 1
+                if count == self.sizes.turnover:
+                    return
+
+    def take(self, ended: Ended, step: Node, now: int) -> Piece:
+        """Takes a candidate out of its row; gives pages to one that may have children and is not a repetition.
+
+        Returns the step as a process reward model would read it.
+        """
+        expansion, cache = ended.expansion, self.cache
+        path, _ = self.missing(expansion)
+        if self.rated:
+            cache.touch(path, now)
+        repeated = self.config.merge_identical and any(step.tokens == other.tokens for other in expansion.drawn)
+        held = None
+        if not step.terminal and not repeated:
+            held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)
+            if held is not None:
+                held.fed = len(step.tokens) - 1
+                self._keep.append((ended.row, cache.places(held, 0, held.fed)))
+        expansion.steps[ended.k] = step
+        self.rows[ended.row] = None
+        if expansion.complete:
+            assert expansion.path is not None
+            self._free_paths.append(expansion.path)
+            if self.rated:
+                cache.pin(path, -1)
+        before = [part for part in map(cache.get, path) if part is not None]
+        places = cache.places(held, 0, held.tokens) if held is not None else []
+        return Piece(before, list(step.tokens), places, sum(part.tokens for part in before), open=False)
+
+    def adopt(self, expansion: Expansion, numbers: Sequence[int]) -> None:
+        """Gives the pages of candidates to the nodes that they became; `numbers` has -1 for those that became none."""
+        by_tokens: dict[tuple[int, ...], list[Owner]] = {}
+        for k, step in enumerate(expansion.drawn):
+            if self.cache.get(expansion.draft(k)) is not None:
+                by_tokens.setdefault(step.tokens, []).append(expansion.draft(k))
+        for step, number in zip(expansion.drawn, numbers, strict=True):
+            drafts = by_tokens.get(step.tokens)
+            if number >= 0 and drafts:
+                self.cache.rename(drafts.pop(0), (expansion.tree.number, number))
+        for drafts in by_tokens.values():
+            for draft in drafts:
+                self.cache.release(draft)
