@@ -44,9 +44,9 @@ def pass_through(
         return (up, under, *planes)
 
     start = jnp.where(which, node, Forest.NONE)
-    planes = (forest.visits, forest.pending, forest.total)
-    _, _, *planes = jax.lax.while_loop(climbing, climb, (start, inner, *planes))
-    return replace(forest, visits=planes[0], pending=planes[1], total=planes[2])
+    state: tuple[Array, ...] = (start, inner, forest.visits, forest.pending, forest.total)
+    _, _, counted, awaited, total = jax.lax.while_loop(climbing, climb, state)
+    return replace(forest, visits=counted, pending=awaited, total=total)
 
 
 def close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"]) -> Forest:

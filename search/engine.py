@@ -85,12 +85,12 @@ class Reading:
       places: (D, B, S), where they go; out of range for none.
     """
 
-    table: Int[Array, "D B Q"]
-    filled: Int[Array, "D B Q"]
-    tokens: Int[Array, "D B S"]
-    count: Int[Array, "D B"]
-    start: Int[Array, "D B"]
-    places: Int[Array, "D B S"]
+    table: Int[Any, "D B Q"]
+    filled: Int[Any, "D B Q"]
+    tokens: Int[Any, "D B S"]
+    count: Int[Any, "D B"]
+    start: Int[Any, "D B"]
+    places: Int[Any, "D B S"]
 
 
 @jax.tree_util.register_dataclass
@@ -106,19 +106,19 @@ class Plan:
       row, path, lane: (D, A), rows that start; `seeds` (D, A, 2).
     """
 
-    kept: Int[Array, "D A"]
-    kept_places: Int[Array, "D A S"]
-    slot: Int[Array, "D O"]
-    table: Int[Array, "D O Q"]
-    filled: Int[Array, "D O Q"]
-    last: Int[Array, "D O"]
-    length: Int[Array, "D O"]
-    last_page_place: Int[Array, "D O"]
-    last_path_place: Int[Array, "D O"]
-    row: Int[Array, "D A"]
-    path: Int[Array, "D A"]
-    lane: Int[Array, "D A"]
-    seeds: UInt32[Array, "D A 2"]
+    kept: Int[Any, "D A"]
+    kept_places: Int[Any, "D A S"]
+    slot: Int[Any, "D O"]
+    table: Int[Any, "D O Q"]
+    filled: Int[Any, "D O Q"]
+    last: Int[Any, "D O"]
+    length: Int[Any, "D O"]
+    last_page_place: Int[Any, "D O"]
+    last_path_place: Int[Any, "D O"]
+    row: Int[Any, "D A"]
+    path: Int[Any, "D A"]
+    lane: Int[Any, "D A"]
+    seeds: UInt32[Any, "D A 2"]
 
 
 def empty_generation(model: Transformer, config: SearchConfig, sizes: Sizes, parts: int) -> Generation:

@@ -110,7 +110,8 @@ def empty(trees: int, nodes: int, width: int, window: int) -> Forest:
 
 def plant(forest: Forest, which: Bool[Array, " T"], seed: UInt32[Array, "T 2"]) -> Forest:
     """Clears the chosen trees down to a root with a new seed."""
-    fresh = replace(empty(*forest.children.shape, forest.waiting.shape[1]), seed=seed)
+    trees, nodes, width = forest.children.shape
+    fresh = replace(empty(trees, nodes, width, forest.waiting.shape[1]), seed=seed)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -157,7 +157,8 @@ def halving_table(width: int, rollouts: int) -> np.ndarray:
 
 def _halving(k: int, rollouts: int) -> list[int]:
     phases = int(np.ceil(np.log2(k)))
-    visits, left, sequence = [0] * k, k, []
+    visits, left = [0] * k, k
+    sequence: list[int] = []
     while len(sequence) < rollouts:
         for _ in range(max(1, int(rollouts / (phases * left)))):
             sequence += visits[:left]

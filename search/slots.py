@@ -160,10 +160,9 @@ class Part:
                 if held is None:
                     self._undo(lost)
                     return []
-                held.fed = len(step)
+                held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
                 tokens += step
                 places += self.cache.places(held, 0, len(step))
-            held.fed -= 1  # the path's last token is fed when it is opened
             return [Piece(before, tokens, places, start)]
         return []
 

@@ -23,10 +23,11 @@ class Node:
     Attributes:
       ended: why no step may follow: `code`, `depth`, `malformed`, `truncated`; empty for an inner node.
       code: the program, for a code step.
-      log_probability: of its tokens; `prior`: per token, with those of the candidates that were merged into it.
-      opinion: the process reward model's, in [0, 1]; None without one.
+      log_probability: of its tokens.
       judgement, reward: set when a rollout came here; reward stays None if it could not be checked.
       visits, value: set when the tree is finished; value is None for a node that was never visited.
+      prior: its log-probability per token, with those of the candidates that were merged into it.
+      opinion: the process reward model's, in [0, 1]; None without one.
     """
 
     parent: int
@@ -35,14 +36,14 @@ class Node:
     text: str = ""
     action: Action = Action.NONE
     log_probability: float = 0.0
-    prior: float = 0.0
-    opinion: float | None = None
     ended: str = ""
     code: str | None = None
     judgement: Judgement | None = None
     reward: float | None = None
     visits: int = 0
     value: float | None = None
+    prior: float = 0.0
+    opinion: float | None = None
 
     @property
     def terminal(self) -> bool:

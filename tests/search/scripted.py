@@ -80,6 +80,7 @@ def problem(number: int) -> Problem:
 PROBLEMS = [problem(number) for number in range(8)]
 CONFIG = SearchConfig(
     trees=4,
+    slots=8,
     rollouts=8,
     depth=3,
     samples=3,

@@ -237,8 +237,8 @@ def test_second_search_compiles_nothing(coder, trees, caplog):
 
 def test_search_compiles_each_of_its_functions_once(coder, trees, caplog):
     """Also the control of the test above: that compiling would be seen."""
-    names = compiled(caplog, lambda: searching(dataclasses.replace(CONFIG, depth=2), policy=coder))
-    assert [names.count(name) for name in ("refill", "wave", "turn")] == [1, 1, 1]
+    names = compiled(caplog, lambda: searching(dataclasses.replace(CONFIG, depth=2, trees=2), policy=coder))
+    assert [names.count(name) for name in ("read", "plant", "wave", "turn")] == [1, 1, 1, 1]
 
 
 def test_no_problems_no_trees(coder):
@@ -289,7 +289,11 @@ def test_counters_say_what_it_cost(coder):
     assert search.counters.tokens == search.counters.kept == sum(len(node.tokens) for node in nodes)
     assert search.counters.executions == sum(node.judgement is not None for node in nodes)
     assert search.counters.infra_errors == sum(n.judgement is not None and not n.judgement.checked for n in nodes)
-    assert search.counters.places == search.counters.waves * CONFIG.wave_steps * CONFIG.trees * CONFIG.samples
+    assert search.counters.places == search.counters.waves * CONFIG.wave_steps * CONFIG.slots + len(nodes)
+    # Each token but the last of a step that nobody continued.
+    continued = {(tree.number, node.parent) for tree in found for node in tree.nodes[1:]}
+    prompts = sum(len(tree.prompt) - 1 for tree in found)
+    assert search.counters.fed == prompts + sum(len(node.tokens) - 1 for node in nodes) + len(continued)
 
 
 def test_long_statements_are_cut_and_counted(coder):
