@@ -87,12 +87,14 @@ class Device:
         length = prompts if longest <= prompts else self.config.path_pages * self.config.page_tokens
         size, count = self.config.page_tokens, self.sizes.prompts
         reading = self._reading(pieces, count, length)
-        self._pages = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
+        new = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
+        self._pages = engine.store(self._pages, reading.places, *new)
         self.fed += int(reading.count.sum())
         if self.reward_model is not None:
             model = self.reward_model
             reading = self._reading(pieces, count, length, closed=True)
-            self._rated_pages = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
+            new = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
+            self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
             self.rated += int(reading.count.sum())
 
     def rate(self, pieces: Sequence[Sequence[Piece]]) -> np.ndarray:
@@ -101,9 +103,10 @@ class Device:
         assert model is not None
         reading = self._reading(pieces, self.sizes.turnover, self.config.code_tokens, closed=True)
         self.rated += int(reading.count.sum())
-        self._rated_pages, opinion = engine.rate(
+        opinion, *new = engine.rate(
             model.graph, model.weights, self._rated_pages, reading, page_tokens=self.config.page_tokens
         )
+        self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
         return np.asarray(opinion)
 
     def wave(self, parts: Sequence[Part], now: int) -> tuple[np.ndarray, ...]:
@@ -114,7 +117,9 @@ class Device:
             part.fill({name: array[d] for name, array in plan.items()}, now)
         self.fed += sum(part.opened for part in parts) - opened
         config = self.config
-        self._pages, self._generation = engine.wave(
+        kept, places, last = shard_rows(self.mesh, [plan.pop(name) for name in ("kept", "kept_places", "last_place")])
+        self._pages = engine.keep(self._pages, self._generation.rows, kept, places)
+        self._generation, *new = engine.wave(
             self.policy.graph,
             self.policy.weights,
             self._pages,
@@ -127,10 +132,12 @@ class Device:
             page_tokens=config.page_tokens,
             truncated=config.sampling.truncated,
         )
+        self._pages = engine.store(self._pages, last, *new)
         rows = self._generation.rows
         return tuple(jax.device_get((rows.done, rows.length, rows.tokens, rows.log_probability)))
 
     def _empty_plan(self) -> dict[str, np.ndarray]:
+        """The arrays of a `Plan`; rows to `keep` before it, with places; and places for last tokens after it."""
         d, s, c = self.parts, self.sizes, self.config
         nowhere = s.pages * c.page_tokens
 
@@ -145,7 +152,7 @@ class Device:
             "filled": full(0, s.openings, c.path_pages),
             "last": full(0, s.openings),
             "length": full(1, s.openings),
-            "last_page_place": full(nowhere, s.openings),
+            "last_place": full(nowhere, s.openings, 1),
             "last_path_place": full(0, s.openings),
             "row": full(s.rows, s.turnover),
             "path": full(0, s.turnover),

@@ -1,7 +1,8 @@
 """What a search does on the device: jitted functions over all trees and rows, their state donated.
 
-`read` takes prompts (or paths that were dropped) into pages, `wave` decodes candidates, `rate` asks the process reward
-model about them, `turn` backs up, grows and walks on; `search/waves.py` calls them. D is the number of parts of the
+`read` takes in prompts (or paths whose pages were dropped), `wave` decodes candidates, `rate` asks the process reward
+model about them, `store` and `keep` put what these computed into pages, `turn` backs up, grows and walks on;
+`search/device.py` calls them. D is the number of parts of the
 mesh; what belongs to a part has D as its first axis, and no operation crosses parts.
 """
 
@@ -19,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax import pages as paging
-from o1coder_jax.decode import Paths, Rows, decode, empty_paths, empty_rows, open_rows, read_on
+from o1coder_jax.decode import Cache, Paths, Prefix, Rows, decode, empty_paths, empty_rows, open_rows, read_on
 from o1coder_jax.mesh import ROWS
 from o1coder_jax.pages import Pages
 from o1coder_jax.stopping import Stops
@@ -99,21 +100,17 @@ class Plan:
     """What a wave begins with, in each part.
 
     Attributes:
-      kept: (D, A), rows whose step is to be kept, and `kept_places` (D, A, S), where its keys and values go.
       slot: (D, O), paths that are opened; `table`, `filled` (D, O, Q), their pages.
-      last, length: (D, O), their last token, and the number of tokens with it; `last_page_place`, `last_path_place`
-        (D, O), where its keys go in the pool and in the path.
+      last, length: (D, O), their last token, and the number of tokens with it; `last_path_place` (D, O), where its
+        keys go in the path.
       row, path, lane: (D, A), rows that start; `seeds` (D, A, 2).
     """
 
-    kept: Int[Any, "D A"]
-    kept_places: Int[Any, "D A S"]
     slot: Int[Any, "D O"]
     table: Int[Any, "D O Q"]
     filled: Int[Any, "D O Q"]
     last: Int[Any, "D O"]
     length: Int[Any, "D O"]
-    last_page_place: Int[Any, "D O"]
     last_path_place: Int[Any, "D O"]
     row: Int[Any, "D A"]
     path: Int[Any, "D A"]
@@ -143,39 +140,62 @@ def plant(forest: Forest, which: Bool[Array, " T"], seed: UInt32[Array, "T 2"]) 
     return forests.plant(forest, which, seed)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "page_tokens"), donate_argnames=("pages",))
-def read(graph: nnx.GraphDef[Transformer], weights: Any, pages: Pages, reading: Reading, *, page_tokens: int) -> Pages:
-    """Takes tokens into pages."""
+@functools.partial(jax.jit, donate_argnames=("pages",))
+def store(pages: Pages, places: Int[Array, "D B S"], keys: Cache, values: Cache) -> Pages:
+    """Puts keys and values, L arrays (D, B, S, G, E), into pages.
+
+    On its own, because a function that reads pages and writes to them is compiled to copy the whole pool.
+    """
+    return jax.vmap(paging.write)(pages, places, keys, values)
+
+
+@functools.partial(jax.jit, donate_argnames=("pages",))
+def keep(pages: Pages, rows: Rows, which: Int[Array, "D A"], places: Int[Array, "D A S"]) -> Pages:
+    """Puts the keys and values of rows' first S tokens into pages."""
+
+    def part(pages: Pages, rows: Rows, which: Array, places: Array) -> Pages:
+        tokens = places.shape[1]
+        keys, values = (tuple(layer[which, :tokens] for layer in cache) for cache in (rows.keys, rows.values))
+        return paging.write(pages, places, keys, values)
+
+    return jax.vmap(part)(pages, rows, which, places)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "page_tokens"))
+def read(
+    graph: nnx.GraphDef[Transformer], weights: Any, pages: Pages, reading: Reading, *, page_tokens: int
+) -> tuple[Cache, Cache]:
+    """Keys and values of tokens, to be stored at `reading.places`."""
     model = nnx.merge(graph, weights)
-    return jax.vmap(lambda pages, reading: _read(model, pages, reading, page_tokens)[0])(pages, reading)
+    _, new = jax.vmap(lambda pages, reading: _read(model, pages, reading, page_tokens))(pages, reading)
+    return new.keys, new.values
 
 
-def _read(model: Transformer, pages: Pages, reading: Reading, page_tokens: int) -> tuple[Pages, Array]:
+def _read(model: Transformer, pages: Pages, reading: Reading, page_tokens: int) -> tuple[Array, Prefix]:
     before = paging.gather(pages, reading.table, reading.filled, page_tokens)
-    hidden, new = read_on(model, before, reading.tokens, reading.count, reading.start)
-    return paging.write(pages, reading.places, new.keys, new.values), hidden
+    return read_on(model, before, reading.tokens, reading.count, reading.start)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "page_tokens"), donate_argnames=("pages",))
+@functools.partial(jax.jit, static_argnames=("graph", "page_tokens"))
 def rate(
     graph: nnx.GraphDef[Transformer], weights: Any, pages: Pages, reading: Reading, *, page_tokens: int
-) -> tuple[Pages, Float[Array, "D B"]]:
-    """Takes steps into the process reward model's pages, and its opinion of each, in [0, 1]."""
+) -> tuple[Float[Array, "D B"], Cache, Cache]:
+    """The process reward model's opinion of steps, in [0, 1], and their keys and values as from `read`."""
     model = nnx.merge(graph, weights)
 
-    def part(pages: Pages, reading: Reading) -> tuple[Pages, Array]:
-        pages, hidden = _read(model, pages, reading, page_tokens)
+    def part(pages: Pages, reading: Reading) -> tuple[Array, Prefix]:
+        hidden, new = _read(model, pages, reading, page_tokens)
         last = jnp.maximum(reading.count - 1, 0)
-        return pages, model.values(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
+        return model.values(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]), new
 
-    pages, score = jax.vmap(part)(pages, reading)
-    return pages, jax.nn.sigmoid(score)
+    score, new = jax.vmap(part)(pages, reading)
+    return jax.nn.sigmoid(score), new.keys, new.values
 
 
 @functools.partial(
     jax.jit,
     static_argnames=("graph", "steps", "width", "page_tokens", "truncated"),
-    donate_argnames=("pages", "generation"),
+    donate_argnames=("generation",),
 )
 def wave(
     graph: nnx.GraphDef[Transformer],
@@ -190,13 +210,15 @@ def wave(
     width: int,
     page_tokens: int,
     truncated: bool,
-) -> tuple[Pages, Generation]:
-    """Keeps finished steps, opens paths, starts rows, and decodes `steps` tokens of every unfinished row."""
+) -> tuple[Generation, Cache, Cache]:
+    """Opens paths, starts rows, and decodes `steps` tokens of every unfinished row.
+
+    Returns the new state, and the keys and values, L arrays (D, O, 1, G, E), of the opened paths' last tokens.
+    """
     model = nnx.merge(graph, weights)
 
-    def part(pages: Pages, generation: Generation, plan: Plan) -> tuple[Pages, Generation]:
-        pages = _keep(pages, generation.rows, plan)
-        pages, paths = _open_paths(model, pages, generation.paths, plan, page_tokens)
+    def part(generation: Generation, plan: Plan, pages: Pages) -> tuple[Generation, Prefix]:
+        paths, last = _open_paths(model, pages, generation.paths, plan, page_tokens)
         rows = open_rows(
             paths,
             generation.rows,
@@ -209,43 +231,34 @@ def wave(
             truncated=truncated,
         )
         rows = decode(model, paths, rows, steps=steps, width=width, stops=stops, settings=settings, truncated=truncated)
-        return pages, Generation(paths, rows)
+        return Generation(paths, rows), last
 
-    return jax.vmap(part)(pages, generation, plan)
-
-
-def _keep(pages: Pages, rows: Rows, plan: Plan) -> Pages:
-    tokens = plan.kept_places.shape[1]
-
-    def steps(cache: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(layer[plan.kept, :tokens] for layer in cache)
-
-    return paging.write(pages, plan.kept_places, steps(rows.keys), steps(rows.values))
+    generation, last = jax.vmap(part)(generation, plan, pages)
+    return generation, last.keys, last.values
 
 
-def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page_tokens: int) -> tuple[Pages, Paths]:
+def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page_tokens: int) -> tuple[Paths, Prefix]:
     before = paging.gather(pages, plan.table, plan.filled, page_tokens)
     one = jnp.ones_like(plan.last)
     hidden, new = read_on(model, before, plan.last[:, None], one, plan.length - 1)
-    pages = paging.write(pages, plan.last_page_place[:, None], new.keys, new.values)
     number = jnp.arange(len(plan.slot))
 
-    def put(pool: Array, old: Array, last: Array) -> Array:
-        whole = old.at[number, plan.last_path_place].set(last[:, 0], mode="drop")
-        return pool.at[plan.slot].set(whole, mode="drop")
+    def put(old: Array, whole: Array, last: Array) -> Array:
+        return old.at[plan.slot].set(whole.at[number, plan.last_path_place].set(last[:, 0], mode="drop"), mode="drop")
 
     prefix = paths.prefix
     valid = before.valid.at[number, plan.last_path_place].set(True, mode="drop")
-    prefix = type(prefix)(
+    prefix = Prefix(
         tuple(map(put, prefix.keys, before.keys, new.keys)),
         tuple(map(put, prefix.values, before.values, new.values)),
         prefix.valid.at[plan.slot].set(valid, mode="drop"),
     )
-    return pages, Paths(
+    opened = Paths(
         prefix,
         paths.logits.at[plan.slot].set(model.logits(hidden[:, 0]), mode="drop"),
         paths.length.at[plan.slot].set(plan.length, mode="drop"),
     )
+    return opened, new
 
 
 @functools.partial(jax.jit, static_argnames=("rules", "mesh"), donate_argnames=("forest",))

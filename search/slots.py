@@ -222,7 +222,7 @@ class Part:
         plan["filled"][index, : len(filled)] = filled
         plan["last"][index] = self.step_tokens(expansion.tree, there[-1])[-1]
         plan["length"][index] = sum(held.tokens for held in path)
-        plan["last_page_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
+        plan["last_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
         before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
         plan["last_path_place"][index] = before + end.tokens - 1
         end.fed = end.tokens
