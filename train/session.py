@@ -231,6 +231,7 @@ def check_rows(config: Config, parts: int) -> None:
         "tcg.batch.rows": config.tcg.batch.rows,
         "2 x tcg.dpo_pairs": 2 * config.tcg.dpo_pairs,
         "search.trees": config.search.trees,
+        "search.slots": config.search.slots,
         "sft.batch.rows": config.sft.batch.rows,
         "prm.batch.rows": config.prm.batch.rows,
         "rl.minibatch": config.rl.minibatch,
