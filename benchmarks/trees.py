@@ -16,7 +16,6 @@ import importlib.util
 import json
 import math
 import os
-import random
 import statistics
 import time
 from collections.abc import Callable
@@ -24,7 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported
+# Before JAX is imported; for us and for mctx alike.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import jax
 import jax.numpy as jnp
@@ -86,36 +87,38 @@ def grow_all(forest: Forest, script: Script, *, rules: Rules) -> Forest:
     fresh = jnp.ones(script.terminal.shape[1:], bool)
     starts = jnp.ones(len(fresh), bool)
 
-    def unfinished(state: tuple[Forest, Array]) -> Array:
-        forest, _ = state
+    def unfinished(forest: Forest) -> Array:
         return jnp.any((forest.rollouts < rules.rollouts) & ~forest.closed[:, 0] | (forest.asked > forest.settled))
 
-    def turn(state: tuple[Forest, Array]) -> tuple[Forest, Array]:
-        forest, number = state
-        row = jax.tree.map(lambda plane: plane[number % _SCRIPT], script)
-        growth = Growth(forest.walking, fresh, row.terminal, row.prior, row.value)
+    def turn(forest: Forest) -> Forest:
         settles = ~forest.walking & (forest.asked > forest.settled)
-        return move(forest, Orders(settles, row.reward, settles, growth, starts), rules), number + 1
+        number = (forest.rollouts - settles) % _SCRIPT  # of the rollout under way
+        row = jax.tree.map(lambda plane: plane[number, forest.trees], script)
+        growth = Growth(forest.walking, fresh, row.terminal, row.prior, row.value)
+        return move(forest, Orders(settles, row.reward, settles, growth, starts), rules)
 
-    return jax.lax.while_loop(unfinished, turn, (forest, jnp.array(0)))[0]
+    return jax.lax.while_loop(unfinished, turn, forest)
 
 
-def ours(shape: Shape, rule: Any) -> Callable[[], int]:
-    """A function that grows the trees once, and says how many simulations that were."""
+def ours(shape: Shape, rule: Any) -> Callable[[], Forest]:
+    """A function that grows the trees once."""
     rules = Rules(shape.simulations, 1, 1.0, SelectionConfig(rule=rule, exploration=EXPLORATION))
     script = jax.device_put(Script.of(shape))
     everyone = jnp.ones(shape.trees, bool)
     seeds = fold(jnp.tile(seed_for(0), (shape.trees, 1)), jnp.arange(shape.trees))
 
-    def run() -> int:
+    def run() -> Forest:
         forest = plant(empty(shape.trees, shape.nodes, shape.width, 1), everyone, seeds)
-        return int(grow_all(forest, script, rules=rules).rollouts.sum())
+        return jax.block_until_ready(grow_all(forest, script, rules=rules))
 
     return run
 
 
-def theirs(shape: Shape, rule: str) -> Callable[[], int]:
-    """As `ours`, with mctx: its MuZero policy is PUCT, its Gumbel policy sequential halving."""
+def theirs(shape: Shape, rule: str) -> Callable[[], Array]:
+    """As `ours`, with mctx: its MuZero policy is PUCT, its Gumbel policy sequential halving.
+
+    The function returns the visits of the roots' children.
+    """
     import mctx
 
     script = jax.device_put(Script.of(shape))
@@ -138,40 +141,32 @@ def theirs(shape: Shape, rule: str) -> Callable[[], int]:
         else:
             policy, options = mctx.muzero_policy, {"dirichlet_fraction": 0.0}
         found = policy(script, key, root, expand, num_simulations=shape.simulations, **options)
-        return found.search_tree.summary().visit_counts.sum()
+        return found.search_tree.summary().visit_counts
 
-    return lambda: int(search(script, jax.random.key(0)))
+    return lambda: jax.block_until_ready(search(script, jax.random.key(0)))
 
 
-def plain(shape: Shape, rule: str = "puct") -> Callable[[], int]:
-    """As `ours` with PUCT, in plain Python, one tree after the other."""
-    assert rule == "puct"
+def plain(shape: Shape) -> Callable[[], list[PlainNode]]:
+    """As `ours` with PUCT, in plain Python, one tree after the other; the function returns their roots."""
     script = Script.of(shape)
-    rows = jax.tree.map(lambda plane: plane.tolist(), script)
-
-    def run() -> int:
-        return sum(
-            _plain_tree(shape, [tuple(plane[s][t] for plane in vars(rows).values()) for s in range(_SCRIPT)])
-            for t in range(shape.trees)
-        )
-
-    return run
+    planes = [plane.swapaxes(0, 1).tolist() for plane in vars(script).values()]
+    rows = [list(zip(*(plane[t] for plane in planes), strict=True)) for t in range(shape.trees)]
+    return lambda: [_plain_tree(shape, own) for own in rows]
 
 
-class _PlainNode:
+class PlainNode:
     __slots__ = ("children", "closed", "parent", "prior", "terminal", "total", "value", "visits")
 
-    def __init__(self, parent: _PlainNode | None, terminal: bool, value: float):
+    def __init__(self, parent: PlainNode | None, terminal: bool, value: float):
         self.parent, self.terminal, self.value = parent, terminal, value
-        self.children: list[_PlainNode] = []
+        self.children: list[PlainNode] = []
         self.closed, self.visits, self.total, self.prior = False, 0, 0.0, 0.0
 
 
-def _plain_tree(shape: Shape, rows: list[Any]) -> int:
-    root, done, turn = _PlainNode(None, False, 0.0), 0, 0
-    while done < shape.simulations and not root.closed:
-        terminal, prior, value, reward = rows[turn % _SCRIPT]
-        turn += 1
+def _plain_tree(shape: Shape, rows: list[Any]) -> PlainNode:
+    root = PlainNode(None, False, 0.0)
+    while root.visits < shape.simulations and not root.closed:
+        terminal, prior, value, reward = rows[root.visits % _SCRIPT]
         node = root
         while node.children:
             node = _plain_choice(node)
@@ -180,7 +175,7 @@ def _plain_tree(shape: Shape, rows: list[Any]) -> int:
             mass = [math.exp(p - most) for p in prior]
             scale = 1 / sum(mass)
             for ends, share, worth in zip(terminal, mass, value, strict=True):
-                child = _PlainNode(node, ends, worth)
+                child = PlainNode(node, ends, worth)
                 child.prior = share * scale
                 node.children.append(child)
             node = _plain_choice(node)
@@ -194,11 +189,10 @@ def _plain_tree(shape: Shape, rows: list[Any]) -> int:
             if above.parent is None:
                 break
             above = above.parent
-        done += 1
-    return done
+    return root
 
 
-def _plain_choice(node: _PlainNode) -> _PlainNode:
+def _plain_choice(node: PlainNode) -> PlainNode:
     root = EXPLORATION * math.sqrt(max(node.visits, 1))
     best, chosen = -1.0, node
     for child in node.children:
@@ -210,18 +204,29 @@ def _plain_choice(node: _PlainNode) -> _PlainNode:
     return chosen
 
 
-def alternating(rivals: dict[str, Callable[[], int]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median CPU and wall microseconds of a simulation of a tree; the first run, which compiles, is left out."""
+def simulations(grown: Any) -> int:
+    """How many simulations there were in all trees; one that is exhausted has fewer than it was allowed."""
+    if isinstance(grown, Forest):
+        return int(grown.rollouts.sum())
+    if isinstance(grown, list):
+        return sum(root.visits for root in grown)
+    return int(grown.sum())
+
+
+def alternating(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Microseconds of a simulation of a tree: medians of CPU and wall time.
+
+    A first run of each, which compiles, is left out.
+    """
+    counts = {name: simulations(run()) for name, run in rivals.items()}
     cpu: dict[str, list[float]] = {name: [] for name in rivals}
     wall: dict[str, list[float]] = {name: [] for name in rivals}
-    for run in rivals.values():
-        run()
     for _ in range(rounds):
         for name, run in rivals.items():
             before = time.process_time(), time.perf_counter()
-            simulations = run()
-            cpu[name].append((time.process_time() - before[0]) / simulations * 1e6)
-            wall[name].append((time.perf_counter() - before[1]) / simulations * 1e6)
+            run()
+            cpu[name].append((time.process_time() - before[0]) / counts[name] * 1e6)
+            wall[name].append((time.perf_counter() - before[1]) / counts[name] * 1e6)
     return {
         name: {"cpu_us": round(statistics.median(cpu[name]), 3), "wall_us": round(statistics.median(wall[name]), 3)}
         for name in rivals
@@ -230,7 +235,7 @@ def alternating(rivals: dict[str, Callable[[], int]], rounds: int) -> dict[str, 
 
 def rivals(shape: Shape, rounds: int = 5) -> dict[str, Any]:
     """Ours, mctx and plain Python at one shape."""
-    runs = {f"ours {rule}": ours(shape, rule) for rule in ("puct", "gumbel", "uct")}
+    runs: dict[str, Callable[[], Any]] = {f"ours {rule}": ours(shape, rule) for rule in ("puct", "gumbel", "uct")}
     if importlib.util.find_spec("mctx"):
         runs |= {f"mctx {rule}": theirs(shape, rule) for rule in ("puct", "gumbel")}
     else:
@@ -238,16 +243,17 @@ def rivals(shape: Shape, rounds: int = 5) -> dict[str, Any]:
     return alternating(runs | {"python puct": plain(shape)}, rounds)
 
 
-def scaling(rounds: int = 3) -> dict[str, Any]:
+def scaling(rounds: int = 5) -> dict[str, Any]:
     """A simulation of one tree with PUCT, by the number of trees, and by the nodes of a tree."""
     base = Shape(trees=256, simulations=64)
     by_trees = {str(t): ours(replace(base, trees=t), "puct") for t in (16, 64, 256, 1024)}
-    by_nodes = {str(n): ours(replace(base, simulations=(n - 1) // base.width), "puct") for n in (32, 128, 512)}
+    by_nodes = {str(n): ours(replace(base, simulations=(n - 1) // base.width), "puct") for n in (32, 64, 128, 256, 512)}
     return {"trees": alternating(by_trees, rounds), "nodes": alternating(by_nodes, rounds)}
 
 
 def main() -> None:
-    os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
+    one_core = {max(os.sched_getaffinity(0))}
+    os.sched_setaffinity(0, one_core)  # before JAX meets its devices: its thread pool has the size of this set
     found = {f"rivals, K={width}": rivals(Shape(width=width)) for width in (3, 8)} | {"scaling": scaling()}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -120,8 +120,10 @@ class Host:
 
 
 def grow_forest(case: Case, numbers: Sequence[int], *, late: int | None = None) -> tuple[Forest, list[Host]]:
-    """Grows the trees of some scripts side by side, as `search/waves.py` does, with candidates and verdicts that come at
-    once, or, with the seed `late`, some turns later and in any order."""
+    """Grows the trees of some scripts side by side, as `search/waves.py` does.
+
+    Candidates and verdicts come at once, or, with the seed `late`, some turns later and in any order.
+    """
     rng = None if late is None else random.Random(late)
     hosts = [Host(Script(number, case), rng) for number in numbers]
     everyone = jnp.ones(len(hosts), bool)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from search import forest as forests
+from search.config import SearchConfig
 from search.forest import Forest, Growth, empty, plant
 from search.rollouts import Orders
 from search.selection import SelectionConfig
@@ -92,6 +93,14 @@ def test_tree_alone_is_the_tree_in_company(case):
         same_tree(forest, 0, Script(number, case).oracle(case.seeds([number])[0]))
 
 
+@pytest.mark.parametrize("preset", ["own", "paper", "o1coder", "puct", "gumbel"])
+def test_every_preset_is_among_the_cases(preset):
+    rules = SearchConfig(preset=preset).resolved().rules
+    assert (rules.selection, rules.window, rules.value_weight) in [
+        (case.selection, case.window, case.value_weight) for case in CASES
+    ]
+
+
 def test_no_terminal_is_reached_twice_unless_asked_for(grown):
     for host in grown.hosts:
         if not grown.case.selection.reselect:
@@ -127,7 +136,7 @@ def test_the_scripts_cover_every_ending(grown):
     rollouts, closed = grown.forest.rollouts, grown.forest.closed[:, 0]
     full = rollouts == grown.case.rollouts
     stopped = ~full & ~closed
-    assert full.any() and stopped.any()
+    assert grown.case.width == 1 or (full.any() and stopped.any())  # with one child there is one path
     assert closed.any() != grown.case.selection.reselect
     merged = any(None in node.slots for oracle in grown.oracles for node in oracle.nodes)
     assert merged == (grown.case.width > 1)
