@@ -27,7 +27,7 @@ CASES = [
     Case(SelectionConfig(rule="puct", exploration=1.25)),
     Case(SelectionConfig(rule="puct", exploration=1.25), window=4, value_weight=0.5, width=8, depth=3, rollouts=30),
     Case(SelectionConfig(rule="puct", exploration=0.5), window=2, value_weight=1.0, depth=5),
-    Case(SelectionConfig(rule="gumbel")),
+    Case(SelectionConfig(rule="gumbel", exploration=1.25)),
     Case(SelectionConfig(rule="gumbel"), window=4, value_weight=0.5, width=8, depth=3, rollouts=30),
     Case(SelectionConfig(rule="gumbel", visit_weight=5.0, value_scale=1.0), window=2, value_weight=1.0),
     Case(SelectionConfig(reselect=True)),
