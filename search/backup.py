@@ -24,29 +24,31 @@ def pass_through(
 ) -> Forest:
     """Adds to every node from `node` up to the root.
 
-    With `below`, nodes under it get `below_reward`; it and those above get `reward`.
+    With `below`, nodes under it get `below_reward`; it and those above get `reward`. A plane whose amount is the number
+    0 is not touched.
     """
     tree = forest.trees
+    amounts = {"visits": visits, "pending": pending, "total": reward}
+    amounts = {name: amount for name, amount in amounts.items() if not isinstance(amount, int | float) or amount}
     inner = jnp.zeros(len(tree), bool) if below is None else below != Forest.NONE
 
-    def climbing(state: tuple[Array, ...]) -> Array:
+    def climbing(state: tuple[Array, Array, dict[str, Array]]) -> Array:
         return jnp.any(state[0] != Forest.NONE)
 
-    def climb(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        node, under, *planes = state
+    def climb(state: tuple[Array, Array, dict[str, Array]]) -> tuple[Array, Array, dict[str, Array]]:
+        node, under, planes = state
         at = (tree, jnp.where(node == Forest.NONE, forest.places, node))
+        added = dict(amounts)
         if below is not None:
             under = under & (node != below)
-        amount = jnp.where(under, below_reward, reward)
-        added = (visits, pending, amount)
-        planes = [plane.at[at].add(value, mode="drop") for plane, value in zip(planes, added, strict=True)]
+            added["total"] = jnp.where(under, below_reward, reward)
+        planes = {name: plane.at[at].add(added[name], mode="drop") for name, plane in planes.items()}
         up = jnp.where(node == Forest.NONE, Forest.NONE, forest.parent[tree, node])
-        return (up, under, *planes)
+        return up, under, planes
 
     start = jnp.where(which, node, Forest.NONE)
-    state: tuple[Array, ...] = (start, inner, forest.visits, forest.pending, forest.total)
-    _, _, counted, awaited, total = jax.lax.while_loop(climbing, climb, state)
-    return replace(forest, visits=counted, pending=awaited, total=total)
+    planes = {name: getattr(forest, name) for name in amounts}
+    return replace(forest, **jax.lax.while_loop(climbing, climb, (start, inner, planes))[2])
 
 
 def close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"]) -> Forest:

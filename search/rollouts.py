@@ -125,7 +125,7 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
         elif config.rule == "puct":
             score = puct(kin, exploration)
         else:
-            root = gumbel_root(kin, config, noise, table, forest.rollouts)
+            root = gumbel_root(kin, config, noise, table)
             score = jnp.where((cursor == 0)[:, None], root, gumbel_inner(kin, config))
         chosen = jnp.take_along_axis(kin.child, jnp.argmax(score, axis=1)[:, None], axis=1)[:, 0]
         leaf = jnp.where(goes & (leaf == _NEXT), chosen, leaf)

@@ -117,18 +117,20 @@ def gumbel_inner(kin: Family, config: SelectionConfig) -> Float[Array, "T K"]:
 
 
 def gumbel_root(
-    kin: Family, config: SelectionConfig, noise: Float[Array, "T K"], table: Int[Array, "K1 B"], done: Int[Array, " T"]
+    kin: Family, config: SelectionConfig, noise: Float[Array, "T K"], table: Int[Array, "K1 B"]
 ) -> Float[Array, "T K"]:
     """At the root: the best child among those whose turn it is in the sequential halving.
+
+    The schedule goes on with the root's visits, not with its rollouts: a child whose verdict could not be had keeps
+    its turn.
 
     Args:
       noise: Gumbel variables, the same for all rollouts of a tree.
       table: `halving_table`.
-      done: rollouts so far.
     """
     score = noise + jax.nn.log_softmax(kin.prior, axis=1) + _sigma(kin, config)
     width = jnp.sum(kin.child != Forest.NONE, axis=1)
-    turn = table[width, jnp.minimum(done, table.shape[1] - 1)]
+    turn = table[width, jnp.minimum(kin.parent_visits.astype(jnp.int32), table.shape[1] - 1)]
     due = kin.open & (kin.visits == turn[:, None])
     # With closed children the schedule may name none: the best open child then.
     return jnp.where(jnp.any(due, axis=1, keepdims=True), _among(score, due), _among(score, kin.open))

@@ -20,7 +20,7 @@ from o1coder_jax.steps import Action
 from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
-from tests.search.oracle import Oracle
+from tests.search.oracle import Candidate, Oracle
 from tests.search.scripted import CONFIG, PROBLEMS, Late, PhraseTokenizer, grown, instant, policy, same, searching
 from tests.tiny import answer_scores
 
@@ -68,7 +68,7 @@ def test_trees_are_those_of_the_plain_algorithm(trees):
             children = tree.nodes[asked : asked + CONFIG.samples]
             assert [child.parent for child in children] == [node] * CONFIG.samples
             asked += CONFIG.samples
-            return [child.terminal for child in children]
+            return [Candidate(child.terminal) for child in children]
 
         seed = np.asarray(seed_for(0, 1, zlib.crc32(tree.problem.id.encode())))
         oracle = Oracle(
