@@ -107,7 +107,10 @@ class Device:
         return np.asarray(opinion)
 
     def wave(self, parts: Sequence[Part], now: int) -> tuple[np.ndarray, ...]:
-        """Runs a wave; returns (D, R, ...) `done`, `length`, `tokens` and `log_probability` of all rows."""
+        """Runs a wave; returns (D, R, ...) `done`, `stopped`, `length`, `tokens`, `log_probability` of all rows.
+
+        `stopped`: a stop was met, not the capacity.
+        """
         opened = sum(part.opened for part in parts)
         plan = self._empty_plan()
         for d, part in enumerate(parts):
@@ -128,7 +131,8 @@ class Device:
             truncated=config.sampling.truncated,
         )
         rows = self._generation.rows
-        return tuple(jax.device_get((rows.done, rows.length, rows.tokens, rows.log_probability)))
+        done, stop, *rest = jax.device_get((rows.done, rows.stop, rows.length, rows.tokens, rows.log_probability))
+        return done, stop == self._stops.end, *rest
 
     def _empty_plan(self) -> dict[str, np.ndarray]:
         d, s, c = self.parts, self.sizes, self.config

@@ -248,7 +248,7 @@ class Search:
             self.device.read(lost)
             self.counters.reread += sum(len(piece.tokens) - piece.open for pieces in lost for piece in pieces)
         started = sum(part.started for part in self.parts)
-        done, length, tokens, log_probability = self.device.wave(self.parts, now)
+        done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)
         started = sum(part.started for part in self.parts) - started
         self.counters.waves += 1
         self.counters.places += self.config.wave_steps * self.config.slots + started
@@ -257,7 +257,8 @@ class Search:
         for d, part in enumerate(self.parts):
             for ended in part.ended(done[d]):
                 ids = tuple(tokens[d, ended.row, : length[d, ended.row]].tolist())
-                step = self._candidate(ended, ids, float(log_probability[d, ended.row].sum()))
+                score = float(log_probability[d, ended.row].sum())
+                step = self._candidate(ended, ids, score, stopped=bool(stopped[d, ended.row]))
                 steps[d].append(step)
                 pieces[d].append(part.take(ended, step, self.counters.waves))
         if self._rated and any(steps):
@@ -267,13 +268,14 @@ class Search:
                     step.opinion = float(opinion)
         self.counters.fed, self.counters.rated = self.device.fed, self.device.rated
 
-    def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float) -> Node:
+    def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
         tree.tokens += len(ids)
         self.counters.tokens += len(ids)
         self.device.fed += len(ids) - 1  # its last token is fed when somebody continues it
         depth = tree.nodes[parent].depth + 1
-        return read_step(ids, log_probability, parent, depth, self.policy.tokenizer, self.config)
+        vocabulary = self.policy.tokenizer
+        return read_step(ids, log_probability, parent, depth, stopped=stopped, tokenizer=vocabulary, config=self.config)
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:
