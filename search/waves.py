@@ -155,10 +155,10 @@ class Search:
         return Growing(Tree(number, problem, tuple(ids)), seed, self.judge, self.config)
 
     def _check_pages(self) -> None:
-        least = self.config.path_pages * (self.device.sizes.paths + 1 if self._rated else 2)
+        least = self.config.path_pages
         if self.device.sizes.pages < least:
             raise UserError(
-                f"search.pages {self.config.pages} is too few: the paths in use alone may need "
+                f"search.pages {self.config.pages} is too few: one path in each part of the mesh may need "
                 f"{least * len(self.parts)}; give more, or 0 for as many as all trees can need"
             )
 
@@ -246,7 +246,7 @@ class Search:
         now = self.counters.waves
         while any(lost := [part.read_lost(now) for part in self.parts]):
             self.device.read(lost)
-            self.counters.reread += sum(len(piece.tokens) - piece.open for pieces in lost for piece in pieces)
+        self.counters.reread = sum(part.reread for part in self.parts)
         started = sum(part.started for part in self.parts)
         done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)
         started = sum(part.started for part in self.parts) - started
@@ -259,8 +259,10 @@ class Search:
                 ids = tuple(tokens[d, ended.row, : length[d, ended.row]].tolist())
                 score = float(log_probability[d, ended.row].sum())
                 step = self._candidate(ended, ids, score, stopped=bool(stopped[d, ended.row]))
-                steps[d].append(step)
-                pieces[d].append(part.take(ended, step, self.counters.waves))
+                piece = part.take(ended, step, self.counters.waves)
+                if piece is not None:
+                    steps[d].append(step)
+                    pieces[d].append(piece)
         if self._rated and any(steps):
             opinions = self.device.rate(pieces)
             for d, found in enumerate(steps):
