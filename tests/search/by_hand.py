@@ -31,6 +31,7 @@ class ByHand(Device):
     def __init__(self, policy, reward_model, config, mesh):
         self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
         self.parts = row_shards(mesh)
+        self.trees = config.trees
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
         self.sizes = Sizes.of(config, self.parts, nodes)
         self.fed = self.rated = self.turns = 0
@@ -47,7 +48,8 @@ class ByHand(Device):
             raise Endless
         return super().turn(orders)
 
-    def read(self, pieces):
+    def read(self, pieces, *, long=False):
+        assert long or not self.long(pieces)
         for d, part in enumerate(pieces):
             for piece in part:
                 path = self._read(self.pool[d], piece, closed=False)
