@@ -1,4 +1,4 @@
-"""Whole answers from prompts: batches of `decode`, run until every row has met a stop token."""
+"""Whole answers from prompts: batches of `decode`, run until every row has met a stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from o1coder_jax.decode import Paths, Rows, decode, empty_rows, open_rows, read_
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
-from o1coder_jax.stopping import Stops, stop_ids
+from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 
 CHUNK_STEPS = 16  # decode steps between two looks at which rows are done
@@ -27,7 +27,7 @@ PROMPT_BUCKET = 64  # prompts are padded to a multiple of this, so few shapes ar
 
 @dataclass(frozen=True)
 class Sample:
-    """A generated answer: token ids, each one's log-probability, and whether it met a stop token (or the cap)."""
+    """A generated answer: token ids, each one's log-probability, and whether it met a stop (or the cap)."""
 
     tokens: tuple[int, ...]
     log_probability: tuple[float, ...]
@@ -58,8 +58,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     samples: int,
-    stops: Sequence[int],
-    vocab_size: int,
+    stops: Stops,
     rows: int,
     answer_tokens: int,
     sampling: SamplingConfig,
@@ -77,7 +76,7 @@ def generate(
     shards = row_shards(mesh)
     group = max(rows // samples // shards, 1) * shards
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    ends = replicate(mesh, stop_ids(vocab_size, stops))
+    ends = replicate(mesh, stops)
     settings = replicate(mesh, sampling.arrays())
     base = np.tile(np.asarray(seed_for(*seed)), (len(prompts), 1))
     keys = np.asarray(fold(jnp.asarray(base), jnp.arange(len(prompts))))
@@ -115,7 +114,7 @@ def generate(
             )
             if jax.device_get(running.done).reshape(group, samples)[: len(chosen)].all():
                 break
-        for index, answers in zip(chosen, _read(running, samples, stops), strict=False):
+        for index, answers in zip(chosen, _read(running, samples, stops.end), strict=False):
             out[index] = answers
     return out
 
@@ -185,12 +184,13 @@ def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
         yield values[start : start + size]
 
 
-def _read(rows: Rows, samples: int, stops: Sequence[int]) -> Iterator[list[Sample]]:
-    tokens, length, scores = jax.device_get((rows.tokens, rows.length, rows.log_probability))
+def _read(rows: Rows, samples: int, end: int) -> Iterator[list[Sample]]:
+    tokens, length, scores, stop = jax.device_get((rows.tokens, rows.length, rows.log_probability, rows.stop))
+    stopped = stop.reshape(-1, samples) == end
     tokens, scores = (x.reshape(-1, samples, x.shape[-1]) for x in (tokens, scores))
     for prompt, lengths in enumerate(length.reshape(-1, samples)):
         answers = []
         for k, count in enumerate(lengths):
             ids = tuple(tokens[prompt, k, :count].tolist())
-            answers.append(Sample(ids, tuple(scores[prompt, k, :count].tolist()), ids[-1] in stops))
+            answers.append(Sample(ids, tuple(scores[prompt, k, :count].tolist()), bool(stopped[prompt, k])))
         yield answers

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -70,6 +71,46 @@ def row_shards(mesh: Mesh) -> int:
 def shard_rows(mesh: Mesh, tree: T) -> T:
     """Puts host arrays on the mesh, their first axis split over the row axes."""
     return jax.device_put(tree, NamedSharding(mesh, P(ROWS)))
+
+
+def own_shards(mesh: Mesh) -> range:
+    """The row parts that this process holds; all of them where it is alone."""
+    rows = mesh.devices.reshape(row_shards(mesh), -1)
+    own = [d for d, devices in enumerate(rows) if all(x.process_index == jax.process_index() for x in devices)]
+    held = sum(any(x.process_index == jax.process_index() for x in devices) for devices in rows)
+    if not own or held != len(own) or own != list(range(own[0], own[-1] + 1)):
+        raise UserError("the mesh splits a row part between processes; keep fsdp and tensor within a process")
+    return range(own[0], own[-1] + 1)
+
+
+def shard_own_rows(mesh: Mesh, tree: T) -> T:
+    """As `shard_rows`, from the rows of this process's parts alone; every process must give as many."""
+    if mesh.is_multi_process:
+        split = NamedSharding(mesh, P(ROWS))
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)), tree)
+    return shard_rows(mesh, tree)
+
+
+def own_rows(mesh: Mesh, tree: Any) -> Any:
+    """Host copies of arrays that are split over the row axes: the rows of this process's parts."""
+    if not mesh.is_multi_process:
+        return jax.device_get(tree)
+
+    def read(array: jax.Array) -> np.ndarray:
+        first = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+        rows = np.concatenate([np.asarray(first[start]) for start in sorted(first)])
+        assert len(rows) * row_shards(mesh) == len(array) * len(own_shards(mesh))
+        return rows
+
+    return jax.tree.map(read, tree)
+
+
+def agree(mesh: Mesh, *flags: bool) -> tuple[bool, ...]:
+    """Whether each flag is set in any process of the mesh: what steers jitted calls must not differ between them."""
+    if not mesh.is_multi_process:
+        return flags
+    gathered = multihost_utils.process_allgather(np.array(flags))
+    return tuple(bool(flag) for flag in gathered.reshape(-1, len(flags)).any(axis=0))
 
 
 def replicate(mesh: Mesh, tree: T) -> T:

@@ -8,10 +8,10 @@ from typing import Any
 from flax import nnx
 
 from o1coder_jax.records import Problem
-from o1coder_jax.steps import STEP_BEGIN, render_prompt
-from o1coder_jax.stopping import Stops, stop_ids
-from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.steps import END, STEP_BEGIN, STEP_END, render_prompt
+from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
+from o1coder_jax.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,15 @@ class Policy:
 
     graph: nnx.GraphDef[Transformer]
     weights: Any
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
     fingerprint: str
-
-    @property
-    def step_stops(self) -> tuple[int, ...]:
-        """Ids after which a step is over."""
-        return self.tokenizer.step_end, self.tokenizer.end
 
     def stops(self) -> Stops:
         """Where a step is over."""
-        return stop_ids(self.tokenizer.vocab_size, self.step_stops)
-
-    @property
-    def path_stops(self) -> tuple[int, ...]:
-        """Ids after which a whole path is over."""
-        return (self.tokenizer.end,)
+        return self.tokenizer.stops((STEP_END, END))
 
 
-def encode_prompt(tokenizer: Tokenizer, problem: Problem, cap: int) -> tuple[list[int], bool]:
+def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int) -> tuple[list[int], bool]:
     """Token ids of the prompt, at most `cap`, and whether the statement was cut to fit."""
     ids = tokenizer.encode(render_prompt(problem.statement))
     if len(ids) <= cap:

@@ -17,6 +17,7 @@ import sentencepiece
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
+from o1coder_jax.stopping import Stops, stop_ids
 
 PAD_ID, UNKNOWN_ID = 0, 1
 _MARKERS = (STEP_BEGIN, STEP_END, END)
@@ -31,10 +32,12 @@ class TokenizerConfig:
     """The embedded vocabulary.
 
     Attributes:
+      file: a byte-level BPE vocabulary (`tokenizer.json`) to use in its place; nothing is fitted then.
       vocab_size: number of pieces; 256 bytes, 10 digits and the markers are among them.
       longest_piece: in characters.
     """
 
+    file: str = ""
     vocab_size: int = 700
     longest_piece: int = 40
 
@@ -121,3 +124,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._pieces.decode([int(i) for i in ids])
         return text.translate(_NEWLINE_SWAP)
+
+    def stops(self, markers: Sequence[str]) -> Stops:
+        """Where one of these markers is complete: each is a token."""
+        return stop_ids(self.vocab_size, [self._pieces.piece_to_id(marker) for marker in markers])

@@ -2,7 +2,8 @@
 
 A pool serves all trees of one part of the mesh. A node holds the pages of its own step; a prefix that all prompts
 share belongs to no tree. When the pool is full, the pages that were used longest ago are dropped, deepest nodes first;
-using a path uses all of it, so what is missing of a path is always its end, and is read again in one piece.
+using a node uses all of its path, and nothing is held below what is not, so what is missing of a path is always its
+end, and is read again in one piece.
 """
 
 from __future__ import annotations
@@ -64,9 +65,18 @@ class Cache:
             if held := self._held.get(owner):
                 held.pins += by
 
+    def need(self, tokens: int) -> int:
+        """Pages that so many tokens of a node take."""
+        return -(-tokens // self.page_tokens)
+
+    def room(self, now: int) -> int:
+        """Pages that the pool can give in this wave."""
+        return len(self._free) + sum(len(h.pages) for owner, h in self._held.items() if self._cold(owner, h, now))
+
     def hold(self, owner: Owner, tokens: int, depth: int, now: int) -> Held | None:
         """Pages for a node's tokens, none of them fed yet; None when the pool cannot give as many in this wave."""
-        need = -(-tokens // self.page_tokens)
+        assert owner not in self._held
+        need = self.need(tokens)
         if need > len(self._free):
             self._make_room(need, now)
         if need > len(self._free):
@@ -79,6 +89,7 @@ class Cache:
         held = self._held.pop(owner, None)
         if held is not None:
             self._free.extend(held.pages)
+            held.pages = []  # others may get them: whoever still has this must not write there
 
     def rename(self, owner: Owner, name: Owner) -> None:
         self._held[name] = self._held.pop(owner)
@@ -93,6 +104,8 @@ class Cache:
         return [held.pages[i // size] * size + i % size for i in range(first, first + count)]
 
     def _make_room(self, need: int, now: int) -> None:
+        if need > self.room(now):
+            return
         cold = [(held.used, -held.depth, owner) for owner, held in self._held.items() if self._cold(owner, held, now)]
         for _, _, owner in sorted(cold):
             self.release(owner)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_rows
 from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
 from search import engine, forest
@@ -37,94 +36,106 @@ class Report:
 class Device:
     """Forest, pages, paths and rows on the mesh.
 
+    With several processes each manages the trees, rows and pages of its own parts, and all call the same methods in the
+    same order: what comes in and goes out here is a process's own share.
+
     Attributes:
+      parts: of this process; `trees` in them.
       fed, rated: tokens that the policy and the process reward model have computed.
     """
 
     def __init__(self, policy: Policy, reward_model: RewardModel | None, config: SearchConfig, mesh: Mesh):
         self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
-        self.parts = row_shards(mesh)
+        parts = row_shards(mesh)
+        self.parts = len(own_shards(mesh))
+        self.trees = config.trees * self.parts // parts
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
-        self.sizes = Sizes.of(config, self.parts, nodes)
+        self.sizes = Sizes.of(config, parts, nodes)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
-        self.forest: Forest = shard_rows(mesh, forest.empty(config.trees, nodes, config.samples, config.window))
-        self._generation = shard_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
-        self._pages = shard_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        self.forest: Forest = shard_own_rows(mesh, forest.empty(self.trees, nodes, config.samples, config.window))
+        self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
+        self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
-            self._rated_pages = shard_rows(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
+            self._rated_pages = shard_own_rows(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
         self._stops = replicate(mesh, policy.stops())
         self._settings = replicate(mesh, config.sampling.arrays())
 
     def plant(self, seeds: Mapping[int, np.ndarray]) -> None:
         """Clears trees, each with the key data of its new problem, by their places."""
-        which = np.zeros(self.config.trees, bool)
-        data = np.zeros((self.config.trees, 2), np.uint32)
+        which = np.zeros(self.trees, bool)
+        data = np.zeros((self.trees, 2), np.uint32)
         for place, seed in seeds.items():
             which[place], data[place] = True, seed
-        self.forest = engine.plant(self.forest, *shard_rows(self.mesh, (which, data)))
+        self.forest = engine.plant(self.forest, *shard_own_rows(self.mesh, (which, data)))
 
     def turn(self, orders: Orders) -> Report:
         """Moves the trees."""
-        self.forest = engine.turn(self.forest, shard_rows(self.mesh, orders), rules=self.config.rules, mesh=self.mesh)
+        orders = shard_own_rows(self.mesh, orders)
+        self.forest = engine.turn(self.forest, orders, rules=self.config.rules, mesh=self.mesh)
         f = self.forest
         planes = (f.cursor, f.walking, f.rollouts, f.asked, f.waiting, f.closed[:, 0])
-        return Report(*jax.device_get(planes))
+        return Report(*own_rows(self.mesh, planes))
 
     def results(self) -> tuple[np.ndarray, np.ndarray]:
         """N and Q of all nodes."""
-        visits, total = jax.device_get((self.forest.visits, self.forest.total))
+        visits, total = own_rows(self.mesh, (self.forest.visits, self.forest.total))
         return visits, total
 
-    def read(self, pieces: Sequence[Sequence[Piece]]) -> None:
-        """Takes tokens into pages: so many pieces for each part."""
-        if not any(pieces):
-            return
+    def long(self, pieces: Sequence[Sequence[Piece]]) -> bool:
+        """Whether one of these has more tokens than a prompt may have."""
         prompts = self.config.prompt_pages * self.config.page_tokens
-        longest = max(len(piece.tokens) for part in pieces for piece in part)
-        # Two shapes: prompts, and whole paths.
-        length = prompts if longest <= prompts else self.config.path_pages * self.config.page_tokens
+        return any(len(piece.tokens) > prompts for part in pieces for piece in part)
+
+    def read(self, pieces: Sequence[Sequence[Piece]], *, long: bool = False) -> None:
+        """Takes tokens into pages: so many pieces for each part; of two shapes, for prompts, and for whole paths."""
+        length = (self.config.path_pages if long else self.config.prompt_pages) * self.config.page_tokens
         size, count = self.config.page_tokens, self.sizes.prompts
         reading = self._reading(pieces, count, length)
         new = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
         self._pages = engine.store(self._pages, reading.places, *new)
-        self.fed += int(reading.count.sum())
+        self.fed += sum(len(piece.tokens) - piece.open for part in pieces for piece in part)
         if self.reward_model is not None:
             model = self.reward_model
             reading = self._reading(pieces, count, length, closed=True)
             new = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
             self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
-            self.rated += int(reading.count.sum())
+            self.rated += sum(len(piece.tokens) for part in pieces for piece in part)
 
     def rate(self, pieces: Sequence[Sequence[Piece]]) -> np.ndarray:
         """The process reward model's opinion of steps, (D, A), in [0, 1]."""
         model = self.reward_model
         assert model is not None
         reading = self._reading(pieces, self.sizes.turnover, self.config.code_tokens, closed=True)
-        self.rated += int(reading.count.sum())
+        self.rated += sum(len(piece.tokens) for part in pieces for piece in part)
         opinion, *new = engine.rate(
             model.graph, model.weights, self._rated_pages, reading, page_tokens=self.config.page_tokens
         )
         self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
-        return np.asarray(opinion)
+        return own_rows(self.mesh, opinion)
 
     def wave(self, parts: Sequence[Part], now: int) -> tuple[np.ndarray, ...]:
-        """Runs a wave; returns (D, R, ...) `done`, `length`, `tokens` and `log_probability` of all rows."""
+        """Runs a wave; returns (D, R, ...) `done`, `stopped`, `length`, `tokens`, `log_probability` of all rows.
+
+        `stopped`: a stop was met, not the capacity.
+        """
         opened = sum(part.opened for part in parts)
         plan = self._empty_plan()
         for d, part in enumerate(parts):
             part.fill({name: array[d] for name, array in plan.items()}, now)
         self.fed += sum(part.opened for part in parts) - opened
         config = self.config
-        kept, places, last = shard_rows(self.mesh, [plan.pop(name) for name in ("kept", "kept_places", "last_place")])
+        kept, places, last = shard_own_rows(
+            self.mesh, [plan.pop(name) for name in ("kept", "kept_places", "last_place")]
+        )
         self._pages = engine.keep(self._pages, self._generation.rows, kept, places)
         self._generation, *new = engine.wave(
             self.policy.graph,
             self.policy.weights,
             self._pages,
             self._generation,
-            shard_rows(self.mesh, Plan(**plan)),
+            shard_own_rows(self.mesh, Plan(**plan)),
             self._stops,
             self._settings,
             steps=config.wave_steps,
@@ -134,7 +145,9 @@ class Device:
         )
         self._pages = engine.store(self._pages, last, *new)
         rows = self._generation.rows
-        return tuple(jax.device_get((rows.done, rows.length, rows.tokens, rows.log_probability)))
+        planes = (rows.done, rows.stop, rows.length, rows.tokens, rows.log_probability)
+        done, stop, *rest = own_rows(self.mesh, planes)
+        return done, stop == self._stops.end, *rest
 
     def _empty_plan(self) -> dict[str, np.ndarray]:
         """The arrays of a `Plan`; rows to `keep` before it, with places; and places for last tokens after it."""
@@ -174,4 +187,4 @@ class Device:
             tokens[part, row, :read] = piece.tokens[:read]
             places[part, row, : min(read, len(piece.places))] = piece.places[:read]
             count[part, row], start[part, row] = read, piece.start
-        return shard_rows(self.mesh, Reading(table[0], table[1], tokens, count, start, places))
+        return shard_own_rows(self.mesh, Reading(table[0], table[1], tokens, count, start, places))

@@ -102,7 +102,9 @@ class Part:
     opened: int = 0
     started: int = 0
     _open: deque[Expansion] = field(default_factory=deque)
-    _keep: list[tuple[int, list[int]]] = field(default_factory=list)
+    reread: int = 0
+    _keep: list[tuple[int, Held]] = field(default_factory=list)
+    _unread: set[Owner] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.cache = Cache(self.sizes.pages, self.config.page_tokens)
@@ -139,51 +141,54 @@ class Part:
         tokens = self.step_tokens(tree, (tree.number, 0))
         held = self.cache.hold((tree.number, 0), len(tokens), 0, now)
         if held is None:
+            self._unread.add((tree.number, 0))
             return []
         held.fed = len(tokens) - 1
         places = self.cache.places(held, 0, len(tokens))
         return [Piece([shared] if shared else [], tokens, places, self.shared)]
 
     def read_lost(self, now: int) -> list[Piece]:
-        """The end of a path at the head of the queue whose pages were dropped."""
-        for expansion in list(self.waiting)[: self.sizes.openings]:
+        """The end of a path whose pages were dropped, of those that can be opened now, if there is room for it."""
+        for expansion in list(self.waiting)[: self._openable()]:
             there, lost = self.missing(expansion)
             self.cache.touch(there, now)
             if not lost:
                 continue
+            need = sum(self.cache.need(len(self.step_tokens(expansion.tree, owner))) for owner in lost)
+            if need > self.cache.room(now):
+                return []  # what now stands in the way is cold in the next wave, or when rows have ended
             before = [held for held in map(self.cache.get, there) if held is not None]
             tokens: list[int] = []
             places: list[int] = []
             start = sum(held.tokens for held in before)
             for owner in lost:
                 step = self.step_tokens(expansion.tree, owner)
-                held = self.cache.hold(owner, len(step), self.depth(expansion.tree, owner), now)
-                if held is None:
-                    self._undo(lost)
-                    return []
+                held = self.cache.hold(owner, len(step), expansion.tree.nodes[owner[1]].depth, now)
+                assert held is not None
                 held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
                 tokens += step
                 places += self.cache.places(held, 0, len(step))
+                self.reread += held.fed if owner not in self._unread else 0
+                self._unread.discard(owner)
             return [Piece(before, tokens, places, start)]
         return []
 
-    def _undo(self, lost: Sequence[Owner]) -> None:
-        for owner in lost:
-            self.cache.release(owner)
+    def _openable(self) -> int:
+        """How many of those that wait `fill` opens at most."""
+        rows = min(sum(user is None for user in self.rows), self.sizes.turnover)
+        rows -= sum(len(expansion.steps) - expansion.started for expansion in self._open)
+        return min(max(-(-rows // self.config.samples), 0), self.sizes.openings, len(self._free_paths))
 
     def step_tokens(self, tree: Tree, owner: Owner) -> list[int]:
         """The tokens that an owner holds: a prompt without the shared prefix, or a step."""
         return list(tree.nodes[owner[1]].tokens if owner[1] else tree.prompt[self.shared :])
 
-    @staticmethod
-    def depth(tree: Tree, owner: Owner) -> int:
-        return tree.nodes[owner[1]].depth
-
     def fill(self, plan: Mapping[str, np.ndarray], now: int) -> None:
         """Writes this part's share of a `Plan`: one row of each array, prepared as out of range."""
-        for i, (row, places) in enumerate(self._keep):
+        for i, (row, held) in enumerate(self._keep):
             plan["kept"][i] = row
-            plan["kept_places"][i, : len(places)] = places
+            if held.pages:  # not given up since
+                plan["kept_places"][i, : held.fed] = self.cache.places(held, 0, held.fed)
         self._keep = []
         free = [row for row, user in enumerate(self.rows) if user is None]
         openings = 0
@@ -242,22 +247,21 @@ class Part:
                 if count == self.sizes.turnover:
                     return
 
-    def take(self, ended: Ended, step: Node, now: int) -> Piece:
+    def take(self, ended: Ended, step: Node, now: int) -> Piece | None:
         """Takes a candidate out of its row; gives pages to one that may have children and is not a repetition.
 
-        Returns the step as a process reward model would read it.
+        Returns the step as a process reward model would read it; None for a repetition.
         """
         expansion, cache = ended.expansion, self.cache
-        path, _ = self.missing(expansion)
-        if self.rated:
-            cache.touch(path, now)
+        path, lost = self.missing(expansion)
+        cache.touch(path, now)
         repeated = self.config.merge_identical and any(step.tokens == other.tokens for other in expansion.drawn)
         held = None
-        if not step.terminal and not repeated:
+        if not (step.terminal or repeated or lost):
             held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)
             if held is not None:
                 held.fed = len(step.tokens) - 1
-                self._keep.append((ended.row, cache.places(held, 0, held.fed)))
+                self._keep.append((ended.row, held))
         expansion.steps[ended.k] = step
         self.rows[ended.row] = None
         if expansion.complete:
@@ -265,6 +269,8 @@ class Part:
             self._free_paths.append(expansion.path)
             if self.rated:
                 cache.pin(path, -1)
+        if repeated:
+            return None
         before = [part for part in map(cache.get, path) if part is not None]
         places = cache.places(held, 0, held.tokens) if held is not None else []
         return Piece(before, list(step.tokens), places, sum(part.tokens for part in before), open=False)

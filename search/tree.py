@@ -11,8 +11,8 @@ import numpy as np
 
 from o1coder_jax.records import Judgement, Problem, Verdict
 from o1coder_jax.rewards import terminal_reward
-from o1coder_jax.steps import Action, parse_step
-from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.steps import END, STEP_END, Action, parse_step, split_path
+from o1coder_jax.vocabulary import Vocabulary
 from search.config import SearchConfig
 
 
@@ -110,17 +110,29 @@ class Tree:
 
 
 def read_step(
-    tokens: tuple[int, ...], log_probability: float, parent: int, depth: int, tokenizer: Tokenizer, config: SearchConfig
+    tokens: tuple[int, ...],
+    log_probability: float,
+    parent: int,
+    depth: int,
+    *,
+    stopped: bool,
+    tokenizer: Vocabulary,
+    config: SearchConfig,
 ) -> Node:
-    """A candidate at `depth`, from the ids that were drawn."""
-    complete = tokens[-1] in (tokenizer.step_end, tokenizer.end)
-    text = tokenizer.decode(tokens)
+    """A candidate at `depth`, from the ids that were drawn; `stopped` says that they met a stop.
+
+    Its text ends with the marker. The last token may hold more: what comes after the marker is no part of the step, but
+    it stays on the path, for the ids are what the model said and will read.
+    """
+    text = next(iter(split_path(tokenizer.decode(tokens))), "")
     step = parse_step(text)
-    closing = tokenizer.end if step.terminal else tokenizer.step_end
+    # An end of text is none of the markers; it closes a path as END does.
+    right = text.endswith(STEP_END) != step.terminal
+    early = any(marker in tokenizer.decode(tokens[:-1]) for marker in (STEP_END, END))  # spelled out in other tokens
     too_long = not step.terminal and len(tokens) > config.step_tokens
-    if not complete or too_long:
+    if not stopped or too_long:
         ended = "truncated"
-    elif step.action is Action.NONE or tokens[-1] != closing:
+    elif step.action is Action.NONE or not right or early:
         ended = "malformed"
     elif step.terminal:
         ended = "code"

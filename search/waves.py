@@ -26,7 +26,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import row_shards
+from o1coder_jax.mesh import agree, own_shards, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Problem
@@ -104,21 +104,24 @@ class Search:
         self.seed, self.iteration = seed, iteration
         self.counters = Counters()
         self.device = Device(policy, reward_model, config, mesh)
-        self.waiting = deque(enumerate(problems))
-        self.places: list[Growing | None] = [None] * config.trees
+        self.mesh, own = mesh, own_shards(mesh)
+        # With several processes each has a fixed share: nothing but what they call next must be agreed on.
+        self.waiting = deque((i, problem) for i, problem in enumerate(problems) if i % count in own)
+        self.places: list[Growing | None] = [None] * self.device.trees
         self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
         shared = common_prefix([ids for ids, _ in self._prompts], config.page_tokens)
         self._rated = reward_model is not None
-        self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in range(count)]
+        self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in own]
         self._check_pages()
-        self.device.read([part.read_shared(shared) for part in self.parts])
+        if shared:
+            self.device.read([part.read_shared(shared) for part in self.parts])
 
     def __iter__(self) -> Iterator[Tree]:
         """The main loop; see the top of this file."""
-        while self._plant() or any(self.places):
+        while self._plant():
             report = self.device.turn(self._orders())
             yield from self._follow(report)
-            if any(part.busy for part in self.parts):
+            if any(agree(self.mesh, any(part.busy for part in self.parts))):
                 self._decode()
             else:
                 self._await_verdict()
@@ -126,14 +129,17 @@ class Search:
     # Plant.
 
     def _plant(self) -> bool:
-        """Gives free places to waiting problems, when enough are free to be worth a reading."""
-        per_part, batch = self.config.trees // len(self.parts), self.device.sizes.prompts
+        """Gives free places to waiting problems, when enough are free to be worth a reading; says if any tree grows."""
+        per_part, batch = len(self.places) // len(self.parts), self.device.sizes.prompts
         free = [
             deque(place for place in range(d * per_part, (d + 1) * per_part) if self.places[place] is None)
             for d in range(len(self.parts))
         ]
-        planted = False
-        while self.waiting and (any(len(f) >= batch for f in free) or not any(self.places)):
+        while True:
+            plants = self.waiting and (any(len(f) >= batch for f in free) or not any(self.places))
+            plants, grows = agree(self.mesh, bool(plants), any(self.places))
+            if not plants:
+                return grows
             pieces: list[list[Piece]] = [[] for _ in self.parts]
             seeds = {}
             for _ in range(batch):
@@ -144,8 +150,6 @@ class Search:
                         pieces[d] += part.read_prompt(growing.tree, self.counters.waves)
             self.device.read(pieces)
             self.device.plant(seeds)
-            planted = True
-        return planted
 
     def _next_tree(self) -> Growing:
         number, problem = self.waiting.popleft()
@@ -155,18 +159,18 @@ class Search:
         return Growing(Tree(number, problem, tuple(ids)), seed, self.judge, self.config)
 
     def _check_pages(self) -> None:
-        least = self.config.path_pages * (self.device.sizes.paths + 1 if self._rated else 2)
+        least = self.config.path_pages
         if self.device.sizes.pages < least:
             raise UserError(
-                f"search.pages {self.config.pages} is too few: the paths in use alone may need "
-                f"{least * len(self.parts)}; give more, or 0 for as many as all trees can need"
+                f"search.pages {self.config.pages} is too few: one path in each part of the mesh may need "
+                f"{least * row_shards(self.mesh)}; give more, or 0 for as many as all trees can need"
             )
 
     # Turn.
 
     def _orders(self) -> Orders:
         """Verdicts that have come, and candidates that are complete."""
-        trees, width = self.config.trees, self.config.samples
+        trees, width = len(self.places), self.config.samples
         settles, counted, starts, which = np.zeros((4, trees), bool)
         reward = np.zeros(trees, np.float32)
         fresh, terminal = np.zeros((2, trees, width), bool)
@@ -193,7 +197,7 @@ class Search:
         self.counters.kept += sum(len(step.tokens) for step, fresh in steps if fresh)
 
     def _part(self, place: int) -> Part:
-        return self.parts[place * len(self.parts) // self.config.trees]
+        return self.parts[place * len(self.parts) // len(self.places)]
 
     # Follow.
 
@@ -244,36 +248,44 @@ class Search:
 
     def _decode(self) -> None:
         now = self.counters.waves
-        while any(lost := [part.read_lost(now) for part in self.parts]):
-            self.device.read(lost)
-            self.counters.reread += sum(len(piece.tokens) - piece.open for pieces in lost for piece in pieces)
+        while True:
+            lost = [part.read_lost(now) for part in self.parts]
+            reads, long = agree(self.mesh, any(lost), self.device.long(lost))
+            if not reads:
+                break
+            self.device.read(lost, long=long)
+        self.counters.reread = sum(part.reread for part in self.parts)
         started = sum(part.started for part in self.parts)
-        done, length, tokens, log_probability = self.device.wave(self.parts, now)
+        done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)
         started = sum(part.started for part in self.parts) - started
         self.counters.waves += 1
-        self.counters.places += self.config.wave_steps * self.config.slots + started
+        self.counters.places += self.config.wave_steps * len(self.parts) * self.device.sizes.rows + started
         steps: list[list[Node]] = [[] for _ in self.parts]
         pieces: list[list[Piece]] = [[] for _ in self.parts]
         for d, part in enumerate(self.parts):
             for ended in part.ended(done[d]):
                 ids = tuple(tokens[d, ended.row, : length[d, ended.row]].tolist())
-                step = self._candidate(ended, ids, float(log_probability[d, ended.row].sum()))
-                steps[d].append(step)
-                pieces[d].append(part.take(ended, step, self.counters.waves))
-        if self._rated and any(steps):
+                score = float(log_probability[d, ended.row].sum())
+                step = self._candidate(ended, ids, score, stopped=bool(stopped[d, ended.row]))
+                piece = part.take(ended, step, self.counters.waves)
+                if piece is not None:
+                    steps[d].append(step)
+                    pieces[d].append(piece)
+        if self._rated and any(agree(self.mesh, any(steps))):
             opinions = self.device.rate(pieces)
             for d, found in enumerate(steps):
                 for step, opinion in zip(found, opinions[d], strict=False):
                     step.opinion = float(opinion)
         self.counters.fed, self.counters.rated = self.device.fed, self.device.rated
 
-    def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float) -> Node:
+    def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
         tree.tokens += len(ids)
         self.counters.tokens += len(ids)
         self.device.fed += len(ids) - 1  # its last token is fed when somebody continues it
         depth = tree.nodes[parent].depth + 1
-        return read_step(ids, log_probability, parent, depth, self.policy.tokenizer, self.config)
+        vocabulary = self.policy.tokenizer
+        return read_step(ids, log_probability, parent, depth, stopped=stopped, tokenizer=vocabulary, config=self.config)
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:

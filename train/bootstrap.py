@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flax import nnx
 
@@ -23,6 +24,7 @@ from o1coder_jax.problems.curriculum import Teacher, build
 from o1coder_jax.records import Problem, write_jsonl
 from o1coder_jax.steps import render_prompt
 from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from train.data import BatchConfig, Example, example, fitting, packed_batches
 from train.gold import checked_parts
 from train.session import PARTS, Session, policy_name, reporter
@@ -87,7 +89,7 @@ def teacher_of(session: Session) -> Teacher:
     return Teacher(config.problems.curriculum if own else config.bootstrap.curriculum, config.seed)
 
 
-def lessons(session: Session, problems: list[Problem], tokenizer: Tokenizer) -> list[Example]:
+def lessons(session: Session, problems: list[Problem], tokenizer: Vocabulary) -> list[Example]:
     """The teacher's answers as training examples."""
     teacher, rng = teacher_of(session), random.Random(f"{session.config.seed} lessons")
     out = []
@@ -98,8 +100,10 @@ def lessons(session: Session, problems: list[Problem], tokenizer: Tokenizer) -> 
     return out
 
 
-def fit_tokenizer(session: Session, problems: list[Problem]) -> Tokenizer:
-    """A vocabulary for statements, worked answers and test cases."""
+def fit_tokenizer(session: Session, problems: list[Problem]) -> Vocabulary:
+    """A vocabulary for statements, worked answers and test cases, or the one that the settings name."""
+    if file := session.config.tokenizer.file:
+        return ByteLevelVocabulary.load(Path(file))
     teacher, rng = teacher_of(session), random.Random(f"{session.config.seed} tokenizer")
     texts: list[str] = []
     while len(texts) < session.config.bootstrap.tokenizer_texts:

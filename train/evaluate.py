@@ -17,7 +17,8 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.estimates import mean, pass_at_k
 from o1coder_jax.policy import Policy
 from o1coder_jax.records import Judgement, Problem, ProcessRecord
-from o1coder_jax.steps import parse_step, split_path
+from o1coder_jax.steps import END, STEP_END, parse_step, split_path
+from o1coder_jax.stopping import stop_places
 from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name, policy_stage
 
@@ -140,14 +141,14 @@ def aspr(session: Session, policy: Policy, prefixes: Sequence[tuple[Problem, lis
 
 def accepted_prefixes(session: Session, marks: Marks) -> list[tuple[Problem, list[int]]]:
     """The parents of accepted terminals among the samples, each once."""
-    ends = (session.tokenizer.step_end, session.tokenizer.end)
+    stops = session.tokenizer.stops((STEP_END, END))
     out: dict[tuple[str, tuple[int, ...]], tuple[Problem, list[int]]] = {}
     prompts = session.prompts(marks.problems)
     for problem, prompt, drawn, fared in zip(marks.problems, prompts, marks.programs, marks.hidden, strict=True):
         for program, passed in zip(drawn, fared, strict=True):
             if passed:
                 tokens = program.sample.tokens
-                cut = max((i + 1 for i, token in enumerate(tokens[:-1]) if token in ends), default=0)
+                cut = max((place + 1 for place in stop_places(stops, tokens[:-1])), default=0)
                 out[problem.id, tokens[:cut]] = (problem, [*prompt, *tokens[:cut]])
     return list(out.values())
 

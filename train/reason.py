@@ -3,12 +3,17 @@
     python -m train.reason --config configs/tiny.yaml --iteration 1
 
 Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
-`process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1).
+`process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). With `search.value_weight` above 0
+the process reward model of the round before takes part; in the first round there is none, and its weight is 0.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 from o1coder_jax.estimates import mean
+from o1coder_jax.prm import RewardModel
+from search.config import SearchConfig
 from search.harvest import Provenance, harvest
 from search.waves import Search
 from train.session import Session, StageName, policy_name, policy_stage
@@ -18,6 +23,7 @@ def run(session: Session, iteration: int) -> None:
     """Searches all self-play problems with the policy of the last iteration."""
     names = StageName(iteration)
     session.require(*policy_stage(iteration - 1))
+    config, reward_model = settings_of(session, iteration)
     problems = session.parts.selfplay
     with session.run.stage_scope(names("search")) as stage, stage.progress(len(problems), "trees") as bar:
         policy = session.load_policy(policy_name(iteration - 1))
@@ -26,10 +32,11 @@ def run(session: Session, iteration: int) -> None:
             policy,
             problems,
             session.judge,
-            session.config.search,
+            config,
             session.mesh,
             seed=session.config.seed,
             iteration=iteration,
+            reward_model=reward_model,
         )
         trees = []
         for tree in search:
@@ -55,6 +62,9 @@ def run(session: Session, iteration: int) -> None:
             "tokens_generated": search.counters.tokens,
             "kept_share": search.counters.kept / max(search.counters.places, 1),
             "waves": search.counters.waves,
+            "reward_model": reward_model.fingerprint if reward_model is not None else None,
+            "value_weight": config.value_weight,
+            "tokens_rated": search.counters.rated,
             "truncated_prompts": search.counters.truncated_prompts,
         }
         stage.result |= session.costs()
@@ -62,6 +72,19 @@ def run(session: Session, iteration: int) -> None:
             cap = session.config.search.prompt_tokens
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
         stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
+
+
+def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, RewardModel | None]:
+    """The settings of a round of search, and the process reward model that they ask for."""
+    config = session.config.search.resolved()
+    if not config.value_weight:
+        return config, None
+    if iteration == 1:
+        print("001-search: there is no process reward model yet; search.value_weight is 0 in this round", flush=True)
+        return dataclasses.replace(config, value_weight=0.0), None
+    before = iteration - 1
+    session.require(StageName(before)("prm"), f"train.prm --iteration {before}")
+    return config, RewardModel(*session.load_model(f"prm-{before:03d}", value_head=True))
 
 
 if __name__ == "__main__":

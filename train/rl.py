@@ -27,6 +27,7 @@ from o1coder_jax.losses import ClipConfig, group_advantages
 from o1coder_jax.policy import Policy
 from o1coder_jax.records import Problem, TestCase
 from o1coder_jax.rewards import PhiConfig, phi
+from o1coder_jax.stopping import stop_places
 from sandbox.pool import Submission
 from train.data import Example, example, padded_batch, round_up
 from train.prm import score_sequences
@@ -88,11 +89,6 @@ class Round:
     usable: np.ndarray
 
 
-def step_ends(tokens: Sequence[int], stops: Sequence[int]) -> list[int]:
-    """Places of the markers that close a step."""
-    return [place for place, token in enumerate(tokens) if token in stops]
-
-
 def sample_round(
     session: Session,
     policy: Policy,
@@ -120,12 +116,13 @@ def sample_round(
     scores = score_sequences(
         *judge, [[*prompt, *path.sample.tokens] for prompt, path in zip(prompts, paths, strict=True)], session.mesh
     )
+    stops = policy.stops()
     verdicts = [None if future is None else future.result() for future in futures]
     outcome = np.array([float(v is not None and v.accepted) for v in verdicts])
     usable = np.array([v is None or v.checked for v in verdicts])
     rewards, process = [], []
     for prompt, path, score, passed in zip(prompts, paths, scores, outcome, strict=True):
-        rated = [score[len(prompt) + end] for end in step_ends(path.sample.tokens, policy.step_stops)]
+        rated = [score[len(prompt) + end] for end in stop_places(stops, path.sample.tokens)]
         rewards.append(phi(passed, rated, weight=weight, gamma=config.phi.gamma))
         process.append(phi(0.0, rated, weight=0.0, gamma=config.phi.gamma))
     shape = (len(problems), config.samples)

@@ -26,8 +26,10 @@ from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
 from o1coder_jax.sampling import SamplingConfig
+from o1coder_jax.steps import END
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import Transformer
+from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Outputs, Pool, Submission, submission_for
 from train.progress import Progress
 from train.run import Run, Stage
@@ -112,10 +114,12 @@ class Session:
 
     @property
     def tokenizer_path(self) -> Path:
-        return self.run.folder / "tokenizer.model"
+        return self.run.folder / ("tokenizer.json" if self.config.tokenizer.file else "tokenizer.model")
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Vocabulary:
+        if self.config.tokenizer.file:
+            return ByteLevelVocabulary.load(self.tokenizer_path)
         try:
             return Tokenizer.load(self.tokenizer_path)
         except RuntimeError as error:  # sentencepiece's, for bytes that are no vocabulary
@@ -167,8 +171,7 @@ class Session:
             replicate(self.mesh, weights),  # weights in training lie elsewhere: one layout, compiled once
             prompts,
             samples=samples,
-            stops=(self.tokenizer.end,),
-            vocab_size=self.tokenizer.vocab_size,
+            stops=self.tokenizer.stops((END,)),
             rows=self.config.generation.rows,
             answer_tokens=answer_tokens or self.config.generation.answer_tokens,
             sampling=SamplingConfig(temperature=temperature),

@@ -9,6 +9,7 @@ from flax import nnx
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import GenerationConfig, generate
 from o1coder_jax.sampling import SamplingConfig
+from o1coder_jax.stopping import stop_ids
 from tests.tiny import VOCAB, answer_scores, decoder, one_device
 
 PROMPTS = [[5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8], [6, 6], [9, 8, 7]]
@@ -27,8 +28,7 @@ def draw(model):
             *model,
             prompts,
             samples=samples,
-            stops=STOPS,
-            vocab_size=VOCAB,
+            stops=stop_ids(VOCAB, STOPS),
             rows=rows,
             answer_tokens=answer_tokens,
             sampling=SamplingConfig(temperature=temperature),

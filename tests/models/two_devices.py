@@ -16,6 +16,7 @@ from o1coder_jax import losses
 from o1coder_jax.generate import generate
 from o1coder_jax.mesh import MeshConfig, make_mesh, replicate, row_shards, shard_parameters, shard_rows
 from o1coder_jax.sampling import SamplingConfig
+from o1coder_jax.stopping import stop_ids
 from tests.search.scripted import grown, policy
 from tests.tiny import SHAPE, VOCAB, decoder, one_device
 
@@ -31,8 +32,7 @@ def answers(mesh: Mesh) -> list[list[list[int]]]:
         shard_parameters(mesh, weights),
         PROMPTS,
         samples=2,
-        stops=(2,),
-        vocab_size=VOCAB + 1,
+        stops=stop_ids(VOCAB + 1, (2,)),
         rows=8,
         answer_tokens=8,
         sampling=SamplingConfig(),

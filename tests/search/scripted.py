@@ -18,6 +18,7 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
+from o1coder_jax.stopping import Stops, stop_ids
 from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
@@ -47,6 +48,9 @@ class PhraseTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return [0 if word == STEP_BEGIN else 1 + zlib.crc32(word.encode()) % 6 for word in text.split()]
+
+    def stops(self, markers: Sequence[str]) -> Stops:
+        return stop_ids(self.vocab_size, [PIECES.index(marker) for marker in markers])
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[i] for i in ids)

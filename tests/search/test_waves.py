@@ -16,12 +16,24 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, Verdict
 from o1coder_jax.rewards import terminal_reward
 from o1coder_jax.sampling import SamplingConfig, seed_for
-from o1coder_jax.steps import Action
+from o1coder_jax.steps import END, STEP_END, Action
+from o1coder_jax.stopping import stop_texts
 from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
 from tests.search.oracle import Candidate, Oracle
-from tests.search.scripted import CONFIG, PROBLEMS, Late, PhraseTokenizer, grown, instant, policy, same, searching
+from tests.search.scripted import (
+    CONFIG,
+    PIECES,
+    PROBLEMS,
+    Late,
+    PhraseTokenizer,
+    grown,
+    instant,
+    policy,
+    same,
+    searching,
+)
 from tests.tiny import answer_scores
 
 
@@ -241,6 +253,17 @@ def test_search_compiles_each_of_its_functions_once(coder, trees, caplog):
     assert [names.count(name) for name in ("read", "plant", "wave", "turn")] == [1, 1, 1, 1]
 
 
+def test_other_sampling_compiles_nothing(coder, trees, caplog):
+    """Temperature, top-k and top-p are traced; only whether anything is truncated is not."""
+
+    def sampled(**settings):
+        return searching(dataclasses.replace(CONFIG, sampling=SamplingConfig(**settings)), PROBLEMS[:1], policy=coder)
+
+    assert compiled(caplog, lambda: sampled(temperature=0.7)) == []
+    assert compiled(caplog, lambda: sampled(temperature=0.9, top_k=3)) == ["wave"]
+    assert compiled(caplog, lambda: sampled(temperature=0.6, top_k=5, top_p=0.8)) == []
+
+
 def test_no_problems_no_trees(coder):
     assert grown(problems=[], policy=coder) == {}
 
@@ -250,6 +273,26 @@ def test_identical_candidates_become_one_child(coder):
     greedy = dataclasses.replace(CONFIG, sampling=SamplingConfig(temperature=0), merge_identical=True)
     for tree in grown(greedy, policy=coder).values():
         assert [node.parent for node in tree.nodes] == [*range(-1, len(tree.nodes) - 1)]
+
+
+class Tails(PhraseTokenizer):
+    """The same ids, found by their bytes; more text follows the marker in its token."""
+
+    pieces = tuple(piece + " tail" if piece in (STEP_END, END) else piece for piece in PIECES)
+
+    def stops(self, markers):
+        return stop_texts([piece.encode() for piece in self.pieces], [marker.encode() for marker in markers])
+
+    def decode(self, ids):
+        return "".join(self.pieces[i] for i in ids)
+
+
+def test_markers_inside_of_tokens_end_steps(coder, trees):
+    """The same ids and texts: what follows a marker in its token is on the path, but not in the step's text."""
+    for name, tree in grown(policy=dataclasses.replace(coder, tokenizer=Tails())).items():
+        same(tree, trees[name])
+        assert [node.text for node in tree.nodes] == [node.text for node in trees[name].nodes]
+        assert [node.code for node in tree.nodes] == [node.code for node in trees[name].nodes]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from o1coder_jax.generate import Sample
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.steps import END, STEP_END
+from o1coder_jax.stopping import stop_ids
 from tests.train.world import opened, results
 from train import bootstrap, evaluate
 from train.evaluate import (
@@ -58,7 +59,9 @@ class FakeSession:
         self.config = types.SimpleNamespace(
             evaluate=config or EvaluateConfig(), problems=types.SimpleNamespace(source="curriculum")
         )
-        self.tokenizer = types.SimpleNamespace(step_end=8, end=9, decode=lambda tokens: self.texts[tuple(tokens)])
+        self.tokenizer = types.SimpleNamespace(
+            stops=lambda markers: stop_ids(200, (8, 9)), decode=lambda tokens: self.texts[tuple(tokens)]
+        )
         self.texts: dict[tuple[int, ...], str] = {}
         self.answers = answers
         self.asked: list[list[int]] = []

@@ -115,3 +115,24 @@ def test_policy_must_be_there(wee: Path, runs: Path, upto: str, iteration: int, 
     with opened(wee, runs, upto=upto) as session, pytest.raises(UserError) as caught:
         reason.run(session, iteration)
     assert f"stage {missing} is not finished; run python -m {mend} first" in str(caught.value)
+
+
+def test_later_rounds_ask_the_reward_model_of_the_round_before(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-evaluate", search={"value_weight": 0.5}) as session:
+        session.parts.selfplay[:] = session.parts.selfplay[:1]
+        reason.run(session, 2)
+        result = session.require("002-search", "")
+        assert result["reward_model"] == session.require("001-prm", "")["weights"]
+        assert (result["value_weight"], result["tokens_rated"] > 0) == (0.5, True)
+
+
+def test_first_round_says_that_there_is_no_reward_model_yet(wee: Path, runs: Path):
+    with opened(wee, runs, upto="tcg", search={"value_weight": 0.5}) as session:
+        config, model = reason.settings_of(session, 1)
+    assert (config.value_weight, model) == (0.0, None)
+
+
+def test_reward_model_must_be_there(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-sft", search={"value_weight": 0.5}) as session, pytest.raises(UserError) as caught:
+        reason.settings_of(session, 2)
+    assert "stage 001-prm is not finished; run python -m train.prm --iteration 1 first" in str(caught.value)

@@ -21,12 +21,13 @@ from o1coder_jax.prm import with_value_head
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.sampling import SamplingConfig
+from o1coder_jax.stopping import stop_ids
 from o1coder_jax.transformer import Transformer
 from tests.train.test_step import MODEL, VOCABULARY
 from tests.train.world import opened, read_lines, results
 from train import rl
 from train.programs import Program
-from train.rl import RLConfig, Round, minibatches, round_examples, sample_round, step_ends
+from train.rl import RLConfig, Round, minibatches, round_examples, sample_round
 from train.step import Objective, OptimizerConfig, Trainer
 
 STEP_END, END = 90, 91
@@ -95,10 +96,6 @@ def test_round_that_could_not_be_checked_at_all_has_figures():
 # Rewards of a round, with a reward model and a sandbox that are made up.
 
 
-def test_step_ends_are_the_places_of_the_markers():
-    assert step_ends([5, STEP_END, 6, 7, STEP_END, 8, END], (STEP_END, END)) == [1, 4, 6]
-
-
 def judgement(verdict: Verdict) -> Judgement:
     return Judgement(verdict, True, int(verdict is Verdict.ACCEPTED), 1)
 
@@ -136,7 +133,7 @@ def round_of(monkeypatch: pytest.MonkeyPatch) -> Any:
             rl, "score_sequences", lambda graph, weights, sequences, mesh: [np.arange(len(s)) / 100 for s in sequences]
         )
         problems = [problem(name) for name in "ab"[: len(drawn)]]
-        policy = types.SimpleNamespace(step_stops=(STEP_END, END))
+        policy = types.SimpleNamespace(stops=lambda: stop_ids(1 + max(STEP_END, END, 9), (STEP_END, END)))
         tests = {one.id: one.tests for one in problems}
         out: Round = sample_round(session, policy, (None, None), problems, tests, weight=weight, salt=0)  # type: ignore[arg-type]
         return out
@@ -193,8 +190,7 @@ def bandit(reward_of: Any, *, updates: int, clip: ClipConfig) -> list[float]:
             replicate(mesh, trainer.weights),
             [[3, 4], [5, 6]],
             samples=16,
-            stops=range(VOCABULARY),
-            vocab_size=VOCABULARY,
+            stops=stop_ids(VOCABULARY, range(VOCABULARY)),
             rows=32,
             answer_tokens=16,
             sampling=SamplingConfig(),

@@ -1,0 +1,117 @@
+"""What a vocabulary can do, and the byte-level one of a checkpoint's own `tokenizer.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer as Pieces
+
+from o1coder_jax.errors import UserError
+from o1coder_jax.stopping import Stops, stop_texts
+
+_END_OF_TEXT = "<|endoftext|>"
+
+
+class Vocabulary(Protocol):
+    """Text to token ids and back.
+
+    Attributes:
+      vocab_size: number of ids.
+      fingerprint: identifies the vocabulary in records.
+    """
+
+    vocab_size: int
+    fingerprint: str
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; `decode` gives the text back."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of any ids."""
+
+    def stops(self, markers: Sequence[str]) -> Stops:
+        """Where one of these markers is complete, or the text is at its end."""
+
+    def save(self, path: Path) -> None:
+        """Writes a file to load it from."""
+
+
+class ByteLevelVocabulary:
+    """Byte-level BPE as of GPT-2, Qwen and others: no token is a marker, so markers lie inside and across tokens.
+
+    Attributes:
+      end_of_text: the id with which the model ends a text of its own accord; it has no text.
+      vocab_size, fingerprint: as in `Vocabulary`.
+    """
+
+    def __init__(self, definition: bytes, end_of_text: str = _END_OF_TEXT):
+        read: dict[str, Any] = json.loads(definition)
+        if (read.get("model") or {}).get("type", "BPE") != "BPE" or "ByteLevel" not in json.dumps(read.get("decoder")):
+            raise ValueError("it is no byte-level BPE")
+        self._definition = definition
+        self._pieces = Pieces.from_str(definition.decode())
+        self.vocab_size: int = self._pieces.get_vocab_size()
+        end = self._pieces.token_to_id(end_of_text)
+        if end is None:
+            raise ValueError(f"it has no token {end_of_text}")
+        self.end_of_text: int = end
+        self.fingerprint = hashlib.sha256(definition).hexdigest()[:16]
+        added = {token["id"]: token["content"].encode() for token in read.get("added_tokens", [])}
+        letters = _letters()
+        self._bytes = [
+            added[i] if i in added else bytes(letters[letter] for letter in self._pieces.id_to_token(i) or "")
+            for i in range(self.vocab_size)
+        ]
+        self._bytes[self.end_of_text] = b""
+
+    @classmethod
+    def load(cls, path: Path) -> ByteLevelVocabulary:
+        """Reads a `tokenizer.json`; anything else is a `UserError`.
+
+        `eos_token` of a `tokenizer_config.json` beside it names the end of a text; <|endoftext|> without one.
+        """
+        try:
+            end = _END_OF_TEXT
+            beside = path.with_name("tokenizer_config.json")
+            if beside.exists():
+                named = json.loads(beside.read_bytes()).get("eos_token") or end
+                end = named if isinstance(named, str) else named["content"]
+            return cls(path.read_bytes(), end)
+        except OSError as error:
+            raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+        except Exception as error:  # noqa: BLE001: the library raises plain ones
+            raise UserError(
+                f"{path} cannot be used as a tokenizer: {error}; give a byte-level tokenizer.json"
+            ) from error
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._definition)
+        end = self._pieces.id_to_token(self.end_of_text)
+        path.with_name("tokenizer_config.json").write_text(json.dumps({"eos_token": end}), encoding="utf-8")
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of each token; none for the end of a text."""
+        return self._bytes
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; nothing is put before or after them."""
+        ids: list[int] = self._pieces.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The bytes of the tokens as text; a character that is cut at an end becomes U+FFFD."""
+        return b"".join(self._bytes[i] for i in ids).decode("utf-8", "replace")
+
+    def stops(self, markers: Sequence[str]) -> Stops:
+        return stop_texts(self._bytes, [marker.encode() for marker in markers], (self.end_of_text,))
+
+
+def _letters() -> dict[str, int]:
+    """GPT-2's letters for bytes: printable ones stand for themselves, the others for 256 and up, in order."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    other = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(other)}

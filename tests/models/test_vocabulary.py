@@ -1,0 +1,99 @@
+"""Vocabularies of other models' `tokenizer.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Pieces
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from o1coder_jax.errors import UserError
+from o1coder_jax.steps import END, STEP_END
+from o1coder_jax.stopping import stop_places
+from o1coder_jax.vocabulary import ByteLevelVocabulary
+
+TEXTS = ["1. define: a b<Step_End>2. code:\n```python\nprint(1)\n```<END>", "Grüße, 世界 🙂\t\r\n  \x00 <<Step_End>"]
+
+
+def small(folder: Path) -> ByteLevelVocabulary:
+    pieces = Pieces(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=["<|im_end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    pieces.train_from_iterator([TEXTS[0]] * 5, trainer)
+    pieces.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<|im_end|>"}}))
+    return ByteLevelVocabulary.load(folder / "tokenizer.json")
+
+
+@pytest.fixture(scope="module", params=["small", "gpt2", "minimind"])
+def vocabulary(request, tmp_path_factory) -> ByteLevelVocabulary:
+    if request.param == "small":
+        return small(tmp_path_factory.mktemp("vocabulary"))
+    if "O1CODER_DATA" not in os.environ:
+        pytest.skip("O1CODER_DATA is not set")
+    return ByteLevelVocabulary.load(Path(os.environ["O1CODER_DATA"]) / "tokenizers" / request.param / "tokenizer.json")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_comes_back(vocabulary, text):
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_steps_end_where_the_text_of_a_marker_is_complete(vocabulary, seed):
+    """Texts cut at random and encoded piece by piece, so that markers are cut in every way."""
+    rng = random.Random(seed)
+    text = TEXTS[0] + TEXTS[1]
+    cuts = sorted(rng.sample(range(1, len(text)), 12))
+    ids = [i for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) for i in vocabulary.encode(text[a:b])]
+    expected, begin = [], 0
+    for place in range(len(ids)):
+        if any(marker in vocabulary.decode(ids[begin : place + 1]) for marker in (STEP_END, END)):
+            expected.append(place)
+            begin = place + 1
+    assert len(expected) == 3
+    assert stop_places(vocabulary.stops((STEP_END, END)), ids) == expected
+
+
+def test_end_of_text_is_a_stop_without_text(vocabulary):
+    ids = [*vocabulary.encode("a"), vocabulary.end_of_text]
+    assert stop_places(vocabulary.stops((STEP_END, END)), ids) == [len(ids) - 1]
+    assert vocabulary.decode(ids) == "a"
+
+
+def test_saved_vocabulary_is_the_same(vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "tokenizer.json")
+    again = ByteLevelVocabulary.load(tmp_path / "tokenizer.json")
+    assert (again.fingerprint, again.end_of_text) == (vocabulary.fingerprint, vocabulary.end_of_text)
+    assert again.pieces() == vocabulary.pieces()
+
+
+def test_gpt2_gives_the_published_ids():
+    if "O1CODER_DATA" not in os.environ:
+        pytest.skip("O1CODER_DATA is not set")
+    folder = Path(os.environ["O1CODER_DATA"]) / "tokenizers"
+    vocabulary = ByteLevelVocabulary.load(folder / "gpt2" / "tokenizer.json")
+    vectors = folder / "llamacpp_vectors"
+    texts = (vectors / "ggml-vocab-gpt-2.gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    ids = [[int(i) for i in line.split()] for line in (vectors / "ggml-vocab-gpt-2.gguf.out").read_text().split("\n")]
+    assert len(texts) > 40
+    for text, expected in zip(texts, ids, strict=False):
+        assert vocabulary.encode(text) == expected
+        assert vocabulary.decode(expected) == text
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read the tokenizer"):
+        ByteLevelVocabulary.load(tmp_path / "none.json")
+    for content in (b"{", b"{}", b'{"model": {"type": "Unigram"}}'):
+        (tmp_path / "tokenizer.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"give a byte-level tokenizer\.json"):
+            ByteLevelVocabulary.load(tmp_path / "tokenizer.json")
