@@ -20,6 +20,7 @@ from search.engine import Plan, Reading, Sizes
 from search.forest import Forest
 from search.rollouts import Orders
 from search.slots import Part, Piece
+from search.tree import Rollout
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Device:
         self.sizes = Sizes.of(config, self.parts, nodes)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
-        self.forest: Forest = shard_rows(mesh, forest.empty(config.trees, nodes, config.samples, config.window))
+        shape = (config.trees, nodes, config.samples, config.window, config.rollouts)
+        self.forest: Forest = shard_rows(mesh, forest.empty(*shape))
         self._generation = shard_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         if reward_model is not None:
@@ -72,10 +74,12 @@ class Device:
         planes = (f.cursor, f.walking, f.rollouts, f.asked, f.waiting, f.closed[:, 0])
         return Report(*jax.device_get(planes))
 
-    def results(self) -> tuple[np.ndarray, np.ndarray]:
-        """N and Q of all nodes."""
-        visits, total = jax.device_get((self.forest.visits, self.forest.total))
-        return visits, total
+    def ends(self, places: Sequence[int]) -> dict[int, list[Rollout]]:
+        """The rollouts of trees by their places, in order."""
+        f = self.forest
+        count, *planes = jax.device_get((f.rollouts, f.ends, f.leaves, f.again))
+        rows = {place: [plane[place, : count[place]].tolist() for plane in planes] for place in places}
+        return {place: [Rollout(*rollout) for rollout in zip(*row, strict=True)] for place, row in rows.items()}
 
     def read(self, pieces: Sequence[Sequence[Piece]]) -> None:
         """Takes tokens into pages: so many pieces for each part."""

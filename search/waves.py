@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 
@@ -76,6 +76,7 @@ class Search:
       config: sizes and rules.
       mesh: trees are split over its row axes, which must divide `config.trees` and `config.slots`.
       seed, iteration: with the problem's id, the only source of chance.
+      without: ids of problems that get no tree, because theirs is finished already; the others' are the same as ever.
       reward_model: gives every candidate a value; needed when `config.value_weight` is not 0.
     """
 
@@ -90,6 +91,7 @@ class Search:
         seed: int,
         iteration: int,
         reward_model: RewardModel | None = None,
+        without: Collection[str] = (),
     ):
         self.config = config = config.resolved()
         count = row_shards(mesh)
@@ -104,7 +106,7 @@ class Search:
         self.seed, self.iteration = seed, iteration
         self.counters = Counters()
         self.device = Device(policy, reward_model, config, mesh)
-        self.waiting = deque(enumerate(problems))
+        self.waiting = deque((i, problem) for i, problem in enumerate(problems) if problem.id not in without)
         self.places: list[Growing | None] = [None] * config.trees
         self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
         shared = common_prefix([ids for ids, _ in self._prompts], config.page_tokens)
@@ -112,6 +114,11 @@ class Search:
         self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in range(count)]
         self._check_pages()
         self.device.read([part.read_shared(shared) for part in self.parts])
+
+    @property
+    def truncated_prompts(self) -> int:
+        """Statements that are cut, also of the problems that get no tree."""
+        return sum(cut for _, cut in self._prompts)
 
     def __iter__(self) -> Iterator[Tree]:
         """The main loop; see the top of this file."""
@@ -152,7 +159,8 @@ class Search:
         ids, cut = self._prompts[number]
         self.counters.truncated_prompts += cut
         seed = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
-        return Growing(Tree(number, problem, tuple(ids)), seed, self.judge, self.config)
+        tree = Tree(number, problem, tuple(ids), alpha=self.config.alpha, value_weight=self.config.value_weight)
+        return Growing(tree, seed, self.judge, self.config)
 
     def _check_pages(self) -> None:
         least = self.config.path_pages * (self.device.sizes.paths + 1 if self._rated else 2)
@@ -213,10 +221,10 @@ class Search:
             if not growing.walking and not growing.verdicts and (over or not growing.may_start):
                 ended.append(place)
         if ended:
-            visits, total = self.device.results()
+            rollouts = self.device.ends(ended)
             for place in ended:
                 tree = self._clear(place)
-                tree.finish(visits[place], total[place])
+                tree.finish(rollouts[place])
                 yield tree
 
     def _expansion(self, place: int, growing: Growing, node: int) -> Expansion:
