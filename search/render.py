@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from o1coder_jax.errors import UserError, run_command
-from o1coder_jax.steps import Action
+from o1coder_jax.steps import END, STEP_END, Action
 from search.store import StoredTree, read_trees
 from search.tree import Node, Tree
 
@@ -59,7 +59,7 @@ def _line(node: Node, depth: int, best: bool) -> str:
     fate = node.judgement.verdict if node.judgement is not None else node.ended
     said = f" [{fate}]" if fate else ""
     opinion = f" r {node.opinion:.2f}" if node.opinion is not None else ""
-    text = " ".join(node.text.split())
+    text = " ".join(node.text.removesuffix(STEP_END).removesuffix(END).split())
     return (
         f"{'*' if best else ' '} {numbers}  {node.log_probability:8.2f}{opinion} {'  ' * depth}{action}{said}: {text}"
     )
