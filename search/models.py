@@ -18,7 +18,8 @@ from o1coder_jax.transformer import ModelConfig, Transformer
 
 
 def tokenizer_of(checkpoint_folder: Path) -> Path:
-    """Where the tokenizer of a checkpoint RUN/checkpoints/NAME lies."""
+    """Where the tokenizer of a checkpoint RUN/checkpoints/NAME lies; `UserError` if there is no checkpoint."""
+    checkpoint.metadata(checkpoint_folder)
     return checkpoint_folder.absolute().parent.parent / "tokenizer.model"
 
 

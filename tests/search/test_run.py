@@ -62,7 +62,10 @@ def test_search_by_itself_and_once_more(config: RunConfig):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"policy": "nowhere"}, "nowhere"), ({"problems": "nowhere.jsonl"}, "cannot read nowhere.jsonl")],
+    [
+        ({"policy": "nowhere"}, "there is no checkpoint at nowhere"),
+        ({"problems": "nowhere.jsonl"}, "cannot read nowhere.jsonl"),
+    ],
 )
 def test_missing_input_is_named(config: RunConfig, changes: dict[str, str], message: str):
     with pytest.raises(UserError, match=message):
