@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -190,9 +191,11 @@ class ProcessRecord:
       code: C', the program of the last step; None when the path has none.
       verdict: of `code` on the problem's own tests; None when the leaf holds no program.
       reward: alpha * compile + (1 - alpha) * pass rate; None when it could not be checked.
-      ended: `code`, `depth` (the depth limit), `malformed`, `truncated` (a step that reached its cap).
+      ended: `code`, `depth` (the depth limit), `malformed`, `truncated` (a step that reached its cap); empty if the
+        search went no further, though it could have.
       run, iteration, tree: which run, which round of search, which tree of it.
       policy, tokenizer, tests: hashes of the weights, the tokenizer and the tests used.
+      relabelled_from: hash of the tests that gave the values before these did; empty if there were none.
     """
 
     problem_id: str
@@ -208,6 +211,7 @@ class ProcessRecord:
     policy: str
     tokenizer: str
     tests: str
+    relabelled_from: str = ""
 
     @property
     def correct(self) -> bool:
@@ -224,6 +228,68 @@ class ProcessRecord:
         fields["steps"] = tuple(StepRecord(**{**s, "tokens": tuple(s["tokens"])}) for s in fields["steps"])
         fields["verdict"] = None if fields["verdict"] is None else Verdict(fields["verdict"])
         return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PairRecord:
+    """Two visited siblings under one node, the winner being the one of higher value.
+
+    Attributes:
+      problem_id, prompt_tokens: as in `ProcessRecord`.
+      path_tokens: the ids of all steps before the two.
+      winner, loser: with their values, visits and log-probabilities.
+      run, iteration, tree, policy, tokenizer, tests, relabelled_from: as in `ProcessRecord`.
+    """
+
+    problem_id: str
+    prompt_tokens: tuple[int, ...]
+    path_tokens: tuple[int, ...]
+    winner: StepRecord
+    loser: StepRecord
+    run: str
+    iteration: int
+    tree: int
+    policy: str
+    tokenizer: str
+    tests: str
+    relabelled_from: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> PairRecord:
+        fields = dict(row)
+        for name in ("prompt_tokens", "path_tokens"):
+            fields[name] = tuple(fields[name])
+        for name in ("winner", "loser"):
+            fields[name] = StepRecord(**{**fields[name], "tokens": tuple(fields[name]["tokens"])})
+        return cls(**fields)
+
+
+def sibling_pairs(records: Iterable[ProcessRecord], margin: float) -> list[PairRecord]:
+    """Pairs of visited siblings whose values differ by the margin at least, from the paths that lead to them."""
+    first: dict[tuple[str, int, int, int], tuple[ProcessRecord, tuple[int, ...]]] = {}
+    siblings: dict[tuple[str, int, int, int], dict[int, StepRecord]] = {}
+    for record in records:
+        before: tuple[int, ...] = ()
+        for step in record.steps:
+            parent = (record.run, record.iteration, record.tree, step.parent)
+            first.setdefault(parent, (record, before))
+            if step.value is not None:
+                siblings.setdefault(parent, {})[step.node] = step
+            before += step.tokens
+    names = ("run", "iteration", "tree", "policy", "tokenizer", "tests", "relabelled_from")
+    pairs = []
+    for parent, children in siblings.items():
+        record, before = first[parent]
+        origin = {name: getattr(record, name) for name in names}
+        for a, b in itertools.combinations(children.values(), 2):
+            assert a.value is not None and b.value is not None
+            if abs(a.value - b.value) >= margin:
+                win, lose = (a, b) if a.value > b.value else (b, a)
+                pairs.append(PairRecord(record.problem_id, record.prompt_tokens, before, win, lose, **origin))
+    return pairs
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any]) -> int:

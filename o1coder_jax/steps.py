@@ -75,8 +75,14 @@ def parse_step(text: str) -> Step:
     action, body = _ACTIONS[match[2]], match[3]
     if action is not Action.CODE:
         return Step(action, body)
-    blocks = _BLOCK.findall(body)
-    return Step(action, body, blocks[-1].removesuffix("\n")) if blocks else Step(Action.NONE, text)
+    program = fenced_program(body)
+    return Step(Action.NONE, text) if program is None else Step(action, body, program)
+
+
+def fenced_program(text: str) -> str | None:
+    """The last complete fenced block of Python in a text; None if it has none."""
+    blocks: list[str] = _BLOCK.findall(text)
+    return blocks[-1].removesuffix("\n") if blocks else None
 
 
 def split_path(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from search.engine import Plan, Reading, Sizes
 from search.forest import Forest
 from search.rollouts import Orders
 from search.slots import Part, Piece
+from search.tree import Rollout
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Device:
         self.sizes = Sizes.of(config, parts, nodes)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
-        self.forest: Forest = shard_own_rows(mesh, forest.empty(self.trees, nodes, config.samples, config.window))
+        shape = (self.trees, nodes, config.samples, config.window, config.rollouts)
+        self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
         self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         if reward_model is not None:
@@ -78,10 +80,12 @@ class Device:
         planes = (f.cursor, f.walking, f.rollouts, f.asked, f.waiting, f.closed[:, 0])
         return Report(*own_rows(self.mesh, planes))
 
-    def results(self) -> tuple[np.ndarray, np.ndarray]:
-        """N and Q of all nodes."""
-        visits, total = own_rows(self.mesh, (self.forest.visits, self.forest.total))
-        return visits, total
+    def ends(self, places: Sequence[int]) -> dict[int, list[Rollout]]:
+        """The rollouts of trees by their places, in order."""
+        f = self.forest
+        count, *planes = own_rows(self.mesh, (f.rollouts, f.ends, f.leaves, f.again))
+        rows = {place: [plane[place, : count[place]].tolist() for plane in planes] for place in places}
+        return {place: [Rollout(*rollout) for rollout in zip(*row, strict=True)] for place, row in rows.items()}
 
     def long(self, pieces: Sequence[Sequence[Piece]]) -> bool:
         """Whether one of these has more tokens than a prompt may have."""

@@ -1,7 +1,7 @@
 """T search trees as arrays, grown in lockstep.
 
-Shapes: T trees, N node places in each, K children of a node at most, W rollouts of a tree that may await their
-verdicts. Node 0 is the root. No operation crosses trees, so a mesh can split T freely.
+Shapes: T trees, N node places in each, K children of a node at most, R rollouts of a tree, W of them that may await
+their verdicts. Node 0 is the root. No operation crosses trees, so a mesh can split T freely.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Forest:
       rollouts: (T,), rollouts that have reached their end.
       asked, settled: (T,), verdicts that were asked for, and those that were backed up.
       waiting, waiting_leaf: (T, W), end and `leaf` of rollout number i of those asked for, at i modulo W.
+      ends, leaves, again: (T, R), for each rollout that has reached its end: the node there, its `leaf`, and whether
+        it came once more to a terminal that was judged before; NONE, NONE and False for those to come.
       seed: (T, 2), key data; a tree's random choices depend on it alone.
     """
 
@@ -63,6 +65,9 @@ class Forest:
     settled: Int[Array, " T"]
     waiting: Int[Array, "T W"]
     waiting_leaf: Int[Array, "T W"]
+    ends: Int[Array, "T R"]
+    leaves: Int[Array, "T R"]
+    again: Bool[Array, "T R"]
     seed: UInt32[Array, "T 2"]
 
     @property
@@ -76,8 +81,8 @@ class Forest:
         return self.parent.shape[1]
 
 
-def empty(trees: int, nodes: int, width: int, window: int) -> Forest:
-    """Trees that are only a root."""
+def empty(trees: int, nodes: int, width: int, window: int, rollouts: int = 0) -> Forest:
+    """Trees that are only a root. The ends of further than `rollouts` rollouts are not kept."""
 
     def full(value: float, dtype: type, *shape: int) -> Array:  # buffers that are donated must not be shared
         return jnp.full((trees, *shape), value, dtype)
@@ -104,6 +109,9 @@ def empty(trees: int, nodes: int, width: int, window: int) -> Forest:
         settled=full(0, jnp.int32),
         waiting=full(Forest.NONE, jnp.int32, window),
         waiting_leaf=full(Forest.NONE, jnp.int32, window),
+        ends=full(Forest.NONE, jnp.int32, rollouts),
+        leaves=full(Forest.NONE, jnp.int32, rollouts),
+        again=full(False, jnp.bool_, rollouts),
         seed=full(0, jnp.uint32, 2),
     )
 
@@ -111,7 +119,8 @@ def empty(trees: int, nodes: int, width: int, window: int) -> Forest:
 def plant(forest: Forest, which: Bool[Array, " T"], seed: UInt32[Array, "T 2"]) -> Forest:
     """Clears the chosen trees down to a root with a new seed."""
     trees, nodes, width = forest.children.shape
-    fresh = replace(empty(trees, nodes, width, forest.waiting.shape[1]), seed=seed)
+    window, rollouts = forest.waiting.shape[1], forest.ends.shape[1]
+    fresh = replace(empty(trees, nodes, width, window, rollouts), seed=seed)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -82,8 +82,14 @@ class Growing:
         if self.walking or not self.verdicts or not self.verdicts[0][1].done():
             return None
         node, future = self.verdicts.popleft()
+        if node.code is not None and node.judgement is None:
+            self._count(future.result())
         node.judge(future.result(), self.config.alpha)
         return node
+
+    def _count(self, judgement: Judgement) -> None:
+        self.tree.tests_run += len(judgement.tests) if judgement.checked else 0
+        self.tree.infra_errors += not judgement.checked
 
     def attached(self) -> Attached | None:
         """Takes complete candidates into the tree."""
@@ -112,6 +118,7 @@ class Growing:
         for k, future in enumerate(self._weighed):
             if future is not None:
                 steps[k].judgement = judgement = future.result()
+                self._count(judgement)
                 reward = terminal_reward(judgement, self.config.alpha)
                 worth[k] = -0.5 if reward is None else reward
         return [int(np.argmax(worth))]

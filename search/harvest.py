@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from o1coder_jax.records import ProcessRecord, StepRecord, content_hash
+from o1coder_jax.records import ProcessRecord, StepRecord
 from search.tree import Node, Tree
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where records come from: the run, the round of search, and hashes of weights and tokenizer."""
+    """Where trees and records come from.
+
+    Attributes:
+      run, iteration: which run, and which round of search.
+      policy, tokenizer, reward_model: hashes of weights and vocabulary; no reward model is an empty one.
+      seed: of the run.
+      search: the settings of the search, as they were resolved.
+      relabelled_from: hash of the tests that gave the values before these did; empty if there were none.
+    """
 
     run: str
     iteration: int
     policy: str
     tokenizer: str
+    reward_model: str = ""
+    seed: int = 0
+    search: dict[str, Any] = field(default_factory=dict)
+    relabelled_from: str = ""
 
 
 def harvest(tree: Tree, provenance: Provenance) -> list[ProcessRecord]:
-    """One record for each visited leaf of a tree: good and bad paths alike, each step with Q/N and N."""
-    tests = content_hash([test.to_json() for test in tree.problem.tests])
+    """One record for each visited leaf of a tree: good and bad paths alike, each step with Q/N and N.
+
+    A leaf is a terminal, or a node below which no rollout went (where the reward model alone valued it).
+    """
+    inner = {node.parent for node in tree.nodes if node.visits}
     records = []
     for index, leaf in enumerate(tree.nodes):
-        if not leaf.terminal or not leaf.visits:
+        if not leaf.visits or index in inner or index == 0:
             continue
         records.append(
             ProcessRecord(
@@ -39,7 +55,8 @@ def harvest(tree: Tree, provenance: Provenance) -> list[ProcessRecord]:
                 tree=tree.number,
                 policy=provenance.policy,
                 tokenizer=provenance.tokenizer,
-                tests=tests,
+                tests=tree.tests,
+                relabelled_from=provenance.relabelled_from,
             )
         )
     return records

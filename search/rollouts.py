@@ -165,7 +165,16 @@ def _arrive(forest: Forest, rules: Rules) -> tuple[Forest, Bool[Array, " T"]]:
         valued = forest.walking & ~terminal & (forest.leaf == node)
         forest = pass_through(forest, valued, node, visits=1, reward=forest.value[tree, node])
         arrived = arrived | valued
-    return replace(forest, walking=forest.walking & ~arrived, rollouts=forest.rollouts + arrived), arrived
+    entry = (jnp.where(arrived, tree, len(tree)), forest.rollouts)
+    forest = replace(
+        forest,
+        ends=forest.ends.at[entry].set(node, mode="drop"),
+        leaves=forest.leaves.at[entry].set(forest.leaf, mode="drop"),
+        again=forest.again.at[entry].set(known, mode="drop"),
+        walking=forest.walking & ~arrived,
+        rollouts=forest.rollouts + arrived,
+    )
+    return forest, arrived
 
 
 def _settle(forest: Forest, orders: Orders, rules: Rules) -> Forest:

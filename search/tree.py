@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
-
-from o1coder_jax.records import Judgement, Problem, Verdict
+from o1coder_jax.records import Judgement, Problem, Verdict, content_hash
 from o1coder_jax.rewards import terminal_reward
 from o1coder_jax.steps import END, STEP_END, Action, parse_step, split_path
 from o1coder_jax.vocabulary import Vocabulary
@@ -54,9 +52,32 @@ class Node:
         self.reward = terminal_reward(judgement, alpha)
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Where a rollout ended.
+
+    Attributes:
+      end: the node.
+      leaf: the first node that the rollout added; -1 if it added none.
+      again: it came once more to a terminal that was judged before, which the published code's rules allow.
+    """
+
+    end: int
+    leaf: int = -1
+    again: bool = False
+
+
 @dataclass
 class Tree:
-    """A problem's tree. `tokens` were generated for it, `executions` programs run."""
+    """A problem's tree.
+
+    Attributes:
+      number: of its problem in the search.
+      tests: hash of the tests that its programs met.
+      alpha, value_weight: as in `SearchConfig`: what a terminal and a rollout were worth.
+      rollouts: in order; with the terminals' rewards they give every N and Q.
+      tokens: generated for it; `executions` programs run on `tests_run` tests, `infra_errors` could not be checked.
+    """
 
     NO_PROGRAM: ClassVar[Judgement] = Judgement(Verdict.COMPILE_ERROR, compiled=False, passed=0, total=0)
 
@@ -64,14 +85,47 @@ class Tree:
     problem: Problem
     prompt: tuple[int, ...]
     nodes: list[Node] = field(default_factory=lambda: [Node(parent=-1, depth=0)])
+    alpha: float = 0.0
+    value_weight: float = 0.0
+    tests: str = ""
+    rollouts: list[Rollout] = field(default_factory=list)
     tokens: int = 0
     executions: int = 0
+    tests_run: int = 0
+    infra_errors: int = 0
 
-    def finish(self, visits: np.ndarray, total: np.ndarray) -> None:
-        """Takes N (nodes,) and Q (nodes,) from the device."""
-        for index, node in enumerate(self.nodes):
-            node.visits = int(visits[index])
-            node.value = float(total[index]) / node.visits if node.visits else None
+    def __post_init__(self) -> None:
+        self.tests = self.tests or tests_hash(self.problem)
+
+    def finish(self, rollouts: Sequence[Rollout]) -> None:
+        """Takes the rollouts, and gives every node its N and Q / N."""
+        self.rollouts = list(rollouts)
+        self.back_up()
+
+    def back_up(self) -> None:
+        """Sets N and Q / N of all nodes from the rollouts and the rewards at their ends, as `search.rollouts` does."""
+        visits, total = [0] * len(self.nodes), [0.0] * len(self.nodes)
+        for rollout in self.rollouts:
+            for index, worth in self.worths(rollout):
+                visits[index] += 1
+                total[index] += worth
+        for node, count, sum_of in zip(self.nodes, visits, total, strict=True):
+            node.visits, node.value = count, sum_of / count if count else None
+
+    def worths(self, rollout: Rollout) -> Iterator[tuple[int, float]]:
+        """The nodes on a rollout's way with what it adds to their Q; none if its end could not be checked."""
+        end = self.nodes[rollout.end]
+        reward = end.reward if end.terminal else end.opinion or 0.0
+        if reward is None:
+            return
+        above, below = reward, False
+        if end.terminal and not rollout.again and rollout.leaf not in (-1, rollout.end):
+            opinion = self.nodes[rollout.leaf].opinion or 0.0
+            above = (1 - self.value_weight) * reward + self.value_weight * opinion
+            below = True
+        for index in [*reversed(self.path(rollout.end)), 0]:
+            below = below and index != rollout.leaf
+            yield index, 0.0 if rollout.again and index == rollout.end else reward if below else above
 
     @property
     def solved(self) -> bool:
@@ -107,6 +161,11 @@ class Tree:
             if merge:
                 node.prior += math.log(count[node.tokens])
         return fresh
+
+
+def tests_hash(problem: Problem) -> str:
+    """Identifies a problem's own tests."""
+    return content_hash([test.to_json() for test in problem.tests])
 
 
 def read_step(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 
@@ -76,6 +76,7 @@ class Search:
       config: sizes and rules.
       mesh: trees are split over its row axes, which must divide `config.trees` and `config.slots`.
       seed, iteration: with the problem's id, the only source of chance.
+      without: ids of problems that get no tree, because theirs is finished already; the others' are the same as ever.
       reward_model: gives every candidate a value; needed when `config.value_weight` is not 0.
     """
 
@@ -90,6 +91,7 @@ class Search:
         seed: int,
         iteration: int,
         reward_model: RewardModel | None = None,
+        without: Collection[str] = (),
     ):
         self.config = config = config.resolved()
         count = row_shards(mesh)
@@ -106,7 +108,8 @@ class Search:
         self.device = Device(policy, reward_model, config, mesh)
         self.mesh, own = mesh, own_shards(mesh)
         # With several processes each has a fixed share: nothing but what they call next must be agreed on.
-        self.waiting = deque((i, problem) for i, problem in enumerate(problems) if i % count in own)
+        mine = [(i, problem) for i, problem in enumerate(problems) if i % count in own]
+        self.waiting = deque((i, problem) for i, problem in mine if problem.id not in without)
         self.places: list[Growing | None] = [None] * self.device.trees
         self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
         shared = common_prefix([ids for ids, _ in self._prompts], config.page_tokens)
@@ -115,6 +118,11 @@ class Search:
         self._check_pages()
         if shared:
             self.device.read([part.read_shared(shared) for part in self.parts])
+
+    @property
+    def truncated_prompts(self) -> int:
+        """Statements that are cut, also of the problems that get no tree."""
+        return sum(cut for _, cut in self._prompts)
 
     def __iter__(self) -> Iterator[Tree]:
         """The main loop; see the top of this file."""
@@ -156,7 +164,8 @@ class Search:
         ids, cut = self._prompts[number]
         self.counters.truncated_prompts += cut
         seed = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
-        return Growing(Tree(number, problem, tuple(ids)), seed, self.judge, self.config)
+        tree = Tree(number, problem, tuple(ids), alpha=self.config.alpha, value_weight=self.config.value_weight)
+        return Growing(tree, seed, self.judge, self.config)
 
     def _check_pages(self) -> None:
         least = self.config.path_pages
@@ -217,10 +226,10 @@ class Search:
             if not growing.walking and not growing.verdicts and (over or not growing.may_start):
                 ended.append(place)
         if ended:
-            visits, total = self.device.results()
+            rollouts = self.device.ends(ended)
             for place in ended:
                 tree = self._clear(place)
-                tree.finish(visits[place], total[place])
+                tree.finish(rollouts[place])
                 yield tree
 
     def _expansion(self, place: int, growing: Growing, node: int) -> Expansion:

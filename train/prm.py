@@ -9,7 +9,6 @@ and is read as it is trained: at the last token of every step. Trees of every te
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
 from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
-from o1coder_jax.records import ProcessRecord, content_hash
+from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
 from o1coder_jax.transformer import Transformer
 from train.data import BatchConfig, Example, HostBatch, packed_batches, padded_batch, round_up
 from train.session import Session, StageName, reporter
@@ -100,25 +99,13 @@ def pointwise_examples(records: Iterable[ProcessRecord], longest: int | None = N
     return examples
 
 
-def sibling_pairs(records: Iterable[ProcessRecord], margin: float) -> list[tuple[Example, Example]]:
-    """Pairs (winner, loser) of visited siblings whose values differ by the margin at least."""
-    prefixes: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    values: dict[tuple[int, int, int], dict[int, tuple[float, tuple[int, ...]]]] = {}
-    for record in records:
-        prefix = record.prompt_tokens
-        for step in record.steps:
-            parent = (record.iteration, record.tree, step.parent)
-            prefixes[parent] = prefix
-            if step.value is not None:
-                values.setdefault(parent, {})[step.node] = (step.value, step.tokens)
-            prefix += step.tokens
-    pairs = []
-    for parent, children in values.items():
-        for (a, a_tokens), (b, b_tokens) in itertools.combinations(children.values(), 2):
-            if abs(a - b) >= margin:
-                win, lose = (a_tokens, b_tokens) if a > b else (b_tokens, a_tokens)
-                pairs.append((_last_token(prefixes[parent], win), _last_token(prefixes[parent], lose)))
-    return pairs
+def pair_examples(records: Iterable[ProcessRecord], margin: float) -> list[tuple[Example, Example]]:
+    """Pairs (winner, loser) of siblings whose values differ by the margin at least, read at their last tokens."""
+    return [
+        (_last_token(prefix, pair.winner.tokens), _last_token(prefix, pair.loser.tokens))
+        for pair in sibling_pairs(records, margin)
+        for prefix in [pair.prompt_tokens + pair.path_tokens]
+    ]
 
 
 def _last_token(prefix: Sequence[int], step: Sequence[int]) -> Example:
@@ -188,7 +175,7 @@ def run(session: Session, iteration: int) -> None:
             count, objective = len(examples), Objective.of(losses.prm_pointwise)
             batches = packed_batches(examples, config.batch, seed=seed, name="prm") if examples else None
         else:
-            pairs = sibling_pairs(training, config.margin)
+            pairs = pair_examples(training, config.margin)
             count, objective = len(pairs), Objective.of(losses.prm_pairwise)
             batches = pair_batches(pairs, config.batch, seed) if pairs else None
         too_long = sum(path_tokens(record) > config.batch.length for record in training)

@@ -3,18 +3,21 @@
     python -m train.reason --config configs/tiny.yaml --iteration 1
 
 Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
-`process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). With `search.value_weight` above 0
-the process reward model of the round before takes part; in the first round there is none, and its weight is 0.
+`process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). The trees themselves go to
+`trees.jsonl`. Trees that have ended survive a kill: the same command grows only the others. With `search.value_weight`
+above 0 the process reward model of the round before takes part; in the first round there is none, and its weight is 0.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 from o1coder_jax.estimates import mean
 from o1coder_jax.prm import RewardModel
 from search.config import SearchConfig
-from search.harvest import Provenance, harvest
+from search.finished import FinishedTrees, provenance_of
+from search.store import StoredTree
 from search.waves import Search
 from train.session import Session, StageName, policy_name, policy_stage
 
@@ -27,26 +30,43 @@ def run(session: Session, iteration: int) -> None:
     problems = session.parts.selfplay
     with session.run.stage_scope(names("search")) as stage, stage.progress(len(problems), "trees") as bar:
         policy = session.load_policy(policy_name(iteration - 1))
-        provenance = Provenance(session.config.name, iteration, policy.fingerprint, policy.tokenizer.fingerprint)
-        search = Search(
-            policy,
-            problems,
-            session.judge,
+        provenance = provenance_of(
+            session.config.name,
+            iteration,
             config,
-            session.mesh,
+            policy=policy.fingerprint,
+            tokenizer=policy.tokenizer.fingerprint,
             seed=session.config.seed,
-            iteration=iteration,
-            reward_model=reward_model,
+            reward_model=reward_model.fingerprint if reward_model is not None else "",
         )
-        trees = []
-        for tree in search:
-            bar.advance()
-            trees.append(tree)
+        path = stage.underway("trees.jsonl")
+        with contextlib.closing(FinishedTrees(path, problems, provenance, replace=True)) as finished:
+            if finished.kept:
+                print(f"{names('search')}: {len(finished.kept)} trees were finished before", flush=True)
+            search = Search(
+                policy,
+                problems,
+                session.judge,
+                config,
+                session.mesh,
+                seed=session.config.seed,
+                iteration=iteration,
+                reward_model=reward_model,
+                without=finished.kept,
+            )
+            trees = [*finished.kept.values()]
+            bar.advance(len(trees))
+            for tree in search:
+                finished.add(tree)
+                bar.advance()
+                trees.append(tree)
         trees.sort(key=lambda tree: tree.number)
         ended: dict[str, int] = {}
         count = 0
         for tree in trees:
-            records = harvest(tree, provenance)
+            stored = StoredTree(tree, provenance)
+            stage.append("trees.jsonl", [stored])
+            records = stored.records()
             count += stage.append("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
@@ -59,16 +79,18 @@ def run(session: Session, iteration: int) -> None:
             "process_records": count,
             "ended": ended,
             "well_formed": mean([float(node.ended not in ("malformed", "truncated")) for node in nodes]),
-            "tokens_generated": search.counters.tokens,
+            "tokens_generated": sum(tree.tokens for tree in trees),
             "kept_share": search.counters.kept / max(search.counters.places, 1),
             "waves": search.counters.waves,
             "reward_model": reward_model.fingerprint if reward_model is not None else None,
             "value_weight": config.value_weight,
             "tokens_rated": search.counters.rated,
-            "truncated_prompts": search.counters.truncated_prompts,
+            "truncated_prompts": search.truncated_prompts,
+            "executions": sum(tree.tests_run for tree in trees),
+            "infra_errors": sum(tree.infra_errors for tree in trees),
         }
-        stage.result |= session.costs()
-        if cut := search.counters.truncated_prompts:
+        session.costs()  # begins to count anew
+        if cut := search.truncated_prompts:
             cap = session.config.search.prompt_tokens
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
         stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})

@@ -7,6 +7,7 @@
     *.jsonl            records, in the order in which stages appended them
     checkpoints/NAME   see o1coder_jax/checkpoint.py
     summary.json       what the run came to
+    underway/NAME/     what an unfinished stage keeps for its next attempt, such as trees that have ended
     hosts/NNN/         stages and records of process NNN, for every process but the first
 
 A stage is finished when its file is in `stages/`, and not before. Whatever an unfinished stage appended is taken
@@ -211,6 +212,7 @@ class Run:
         if self.process == 0:
             write_json(path, dataclasses.asdict(done))
         self._hosts.barrier(f"finished {stage.name}")
+        self._forget_underway({stage.name})
 
     def _sizes(self) -> dict[str, int]:
         return committed_sizes(self.folder, self.process)
@@ -228,6 +230,12 @@ class Run:
             for path in (self._own / "stages").glob("*.json"):
                 if path.stem not in done:
                     path.unlink()  # of a process that got further than process 0
+        self._forget_underway(done)
+
+    def _forget_underway(self, done: Collection[str]) -> None:
+        with writing(self._own):
+            for name in done:
+                shutil.rmtree(self._own / "underway" / name, ignore_errors=True)
 
     def _record_names(self) -> list[str]:
         path = self._own / _RECORD_NAMES
@@ -299,6 +307,10 @@ class Stage:
         lines = [to_line(row) for row in rows]
         self._files[name].append(b"".join(lines))
         return len(lines)
+
+    def underway(self, name: str) -> Path:
+        """Where this process may keep a file for the next attempt, should this one be killed; gone with the commit."""
+        return self.run._own / "underway" / self.name / name
 
     def progress(self, total: int, description: str = "") -> contextlib.AbstractContextManager[progress.Progress]:
         """A progress display: `with stage.progress(200, "trees") as bar: bar.advance()`."""

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from o1coder_jax.errors import UserError
 from o1coder_jax.problems.rows import HugeInteger, Row, parse_json, read_rows
 from o1coder_jax.problems.selection import Rejected
 from o1coder_jax.records import Form, Problem, TestCase, content_hash
@@ -47,6 +48,14 @@ def load(path: str | os.PathLike[str]) -> tuple[list[Problem], list[Rejected]]:
         except _Unusable as error:
             rejected.append(Rejected(row.id, row.where, str(error)))
     return problems, rejected
+
+
+def problem_of(row: Row) -> Problem:
+    """The problem of one row; `UserError` says what is wrong with it."""
+    try:
+        return _problem(row)
+    except _Unusable as error:
+        raise UserError(f"{row.where}: {error}; mend or remove the row") from error
 
 
 def _problem(row: Row) -> Problem:

@@ -6,7 +6,7 @@ import dataclasses
 import random
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 
 import jax.numpy as jnp
@@ -137,8 +137,9 @@ def searching(
     judge=instant,
     mesh: Mesh | None = None,
     seed: int = 0,
+    without: Collection[str] = (),
 ) -> Search:
-    return Search(policy, problems, judge, config, mesh or one_device(), seed=seed, iteration=1)
+    return Search(policy, problems, judge, config, mesh or one_device(), seed=seed, iteration=1, without=without)
 
 
 def grown(*arguments, **settings) -> dict[str, Tree]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
-from o1coder_jax.records import Judgement, ProcessRecord, Verdict, content_hash, to_line
+from o1coder_jax.records import (
+    Judgement,
+    PairRecord,
+    ProcessRecord,
+    Verdict,
+    content_hash,
+    sibling_pairs,
+    to_line,
+)
 from o1coder_jax.steps import Action
 from search.harvest import Provenance, harvest
-from search.tree import Node, Tree
+from search.tree import Node, Rollout, Tree
 from tests.search.scripted import PROBLEMS
 
 PROVENANCE = Provenance(run="run", iteration=3, policy="weights", tokenizer="phrases")
@@ -23,7 +30,7 @@ UNCHECKED = Judgement(Verdict.INFRA_ERROR, compiled=False, passed=0, total=4)
 def tree() -> Tree:
     """root -> 1 define -> 4 accepted, 5 wrong, 6 refine (not visited); root -> 2 malformed, 3 unchecked; 6 -> 7 depth.
 
-    Node 6 was expanded by a rollout that has not settled, so neither it nor 7 was ever counted.
+    Rollouts ended at 4, 2, 3 and 5; none came to 6.
     """
     nodes = [
         Node(-1, 0),
@@ -36,7 +43,7 @@ def tree() -> Tree:
         Node(6, 3, (2, 7), "1. define: b", Action.DEFINE, -0.3, ended="depth"),
     ]
     tree = Tree(5, PROBLEMS[0], (0, 3), nodes)
-    tree.finish(np.array([3, 2, 1, 0, 1, 1, 0, 0]), np.array([1.55, 1.55, 0, 0, 1.0, 0.55, 0, 0], np.float32))
+    tree.finish([Rollout(4), Rollout(2), Rollout(3), Rollout(5)])
     return tree
 
 
@@ -96,6 +103,31 @@ def test_records_say_where_they_come_from(tree, records):
 
 def test_unvisited_node_has_no_value(tree):
     assert [node.value is None for node in tree.nodes] == [False, False, False, True, False, False, True, True]
+
+
+def test_root_counts_the_rollouts_that_could_be_checked(tree):
+    assert (tree.nodes[0].visits, tree.nodes[0].value) == (3, pytest.approx(1.55 / 3))
+
+
+def test_path_that_went_no_further_is_recorded_as_open():
+    """Where the reward model alone values a leaf, nothing ends there."""
+    nodes = [Node(-1, 0), Node(0, 1, (1, 7), "1. define: a", Action.DEFINE, opinion=0.75)]
+    tree = Tree(0, PROBLEMS[0], (0,), nodes, value_weight=1.0)
+    tree.finish([Rollout(1, 1)])
+    [record] = harvest(tree, PROVENANCE)
+    assert (record.ended, record.reward, record.steps[0].value) == ("", None, 0.75)
+
+
+def test_pairs_are_siblings_and_the_better_one_wins(tree, records):
+    found = sibling_pairs(records, 0.1)
+    assert [(pair.winner.node, pair.loser.node, pair.path_tokens) for pair in found] == [(1, 2, ()), (4, 5, (1, 7))]
+    assert (found[1].winner.value, found[1].loser.value) == (1.0, pytest.approx(0.55))
+    assert {(pair.problem_id, pair.tree, pair.prompt_tokens) for pair in found} == {(tree.problem.id, 5, (0, 3))}
+
+
+def test_pairs_come_back_from_json(records):
+    found = sibling_pairs(records, 0.1)
+    assert [PairRecord.from_json(json.loads(to_line(pair))) for pair in found] == found
 
 
 def test_tree_with_an_accepted_program_is_solved(tree):

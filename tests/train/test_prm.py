@@ -19,7 +19,7 @@ from tests.train.test_step import MODEL
 from tests.train.world import opened, record
 from train import prm
 from train.data import BatchConfig
-from train.prm import held_out, pair_batches, path_tokens, pointwise_examples, score_sequences, sibling_pairs
+from train.prm import held_out, pair_batches, pair_examples, path_tokens, pointwise_examples, score_sequences
 from train.session import Session
 from train.step import Objective, OptimizerConfig, Trainer
 
@@ -71,39 +71,39 @@ def test_path_tokens_count_prompt_and_steps():
 def test_siblings_whose_values_differ_are_a_pair():
     good = record("a", [([6], 0.6), ([7, 8], 1.0)], nodes=[1, 2])
     bad = record("a", [([6], 0.6), ([9], 0.0)], nodes=[1, 3])
-    [(win, lose)] = sibling_pairs([good, bad], 0.1)
+    [(win, lose)] = pair_examples([good, bad], 0.1)
     assert (win["tokens"].tolist(), lose["tokens"].tolist()) == ([3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 9])
     assert (win["weight"].tolist(), lose["weight"].tolist()) == ([0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1])
 
 
 def test_winner_is_the_better_one_in_any_order():
     bad, good = record("a", [([6], 0.0)], nodes=[1]), record("a", [([7], 1.0)], nodes=[2])
-    [(win, _)] = sibling_pairs([bad, good], 0.1)
+    [(win, _)] = pair_examples([bad, good], 0.1)
     assert win["tokens"].tolist()[-1] == 7
 
 
 def test_margin_of_a_pair_is_inclusive():
     records = [record("a", [([6 + i], value)], nodes=[1 + i]) for i, value in enumerate((0.25, 0.5, 0.5))]
-    assert len(sibling_pairs(records, 0.25)) == 2
+    assert len(pair_examples(records, 0.25)) == 2
 
 
 def test_cousins_are_no_pair():
     left = record("a", [([6], 0.5), ([7], 1.0)], nodes=[1, 3])
     right = record("a", [([8], 0.5), ([9], 0.0)], nodes=[2, 4])
-    assert sibling_pairs([left, right], 0.1) == []
+    assert pair_examples([left, right], 0.1) == []
 
 
 def test_sibling_that_was_never_visited_is_in_no_pair():
-    assert sibling_pairs([record("a", [([6], 1.0)], nodes=[1]), record("a", [([7], None)], nodes=[2])], 0.1) == []
+    assert pair_examples([record("a", [([6], 1.0)], nodes=[1]), record("a", [([7], None)], nodes=[2])], 0.1) == []
 
 
 def test_children_of_equal_numbers_in_other_trees_are_no_pair():
     records = [record("a", [([6], 1.0)], tree=0), record("b", [([7], 0.0)], tree=1)]
-    assert sibling_pairs(records, 0.1) == []
+    assert pair_examples(records, 0.1) == []
 
 
 def test_pairs_lie_in_neighbouring_rows():
-    pairs = sibling_pairs([record("a", [([6], 1.0)], nodes=[1]), record("a", [([7], 0.0)], nodes=[2])], 0.1)
+    pairs = pair_examples([record("a", [([6], 1.0)], nodes=[1]), record("a", [([7], 0.0)], nodes=[2])], 0.1)
     batch = next(pair_batches(pairs, BatchConfig(rows=4, length=8), 0))
     assert batch["tokens"][:, 3].tolist() == [6, 7, 6, 7] and batch["valid"].tolist() == [1, 1, 1, 1]
 
@@ -233,7 +233,7 @@ def test_metrics_of_scores_by_hand():
 
 def test_pairwise_objective_reads_the_last_token_of_each_row():
     graph, weights, mesh = value_model()
-    pairs = sibling_pairs([record("a", [([6], 1.0)], nodes=[1]), record("a", [([7, 8], 0.0)], nodes=[2])], 0.1)
+    pairs = pair_examples([record("a", [([6], 1.0)], nodes=[1]), record("a", [([7, 8], 0.0)], nodes=[2])], 0.1)
     batch = next(pair_batches(pairs, BatchConfig(rows=2, length=8), 0))
     win, lose = score_sequences(graph, weights, [pairs[0][0]["tokens"].tolist(), pairs[0][1]["tokens"].tolist()], mesh)
     raw = [math.log(score[-1] / (1 - score[-1])) for score in (win, lose)]

@@ -1,0 +1,72 @@
+"""`python -m search.run`: trees, records and a summary from a problem file and a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+from o1coder_jax import checkpoint
+from o1coder_jax.config import to_dict
+from o1coder_jax.errors import UserError
+from o1coder_jax.mesh import MeshConfig
+from o1coder_jax.records import ProcessRecord, read_jsonl, write_jsonl
+from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
+from sandbox.pool import SandboxConfig
+from search.config import SearchConfig
+from search.run import RunConfig, run
+from search.store import read_trees
+from tests.search.scripted import PROBLEMS
+from tests.tiny import SHAPE, decoder
+
+SEARCH = SearchConfig(
+    trees=2, slots=4, rollouts=2, depth=2, samples=2, prompt_tokens=16, step_tokens=4, code_tokens=8, page_tokens=4
+)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer = Tokenizer.train(["a few words", "and some more"], TokenizerConfig(vocab_size=320))
+    tokenizer.save(folder / "tokenizer.model")
+    weights = nnx.split(decoder(SHAPE, tokenizer.vocab_size))[1]
+    facts = {"fingerprint": "tiny", "model": to_dict(SHAPE), "tokenizer": tokenizer.fingerprint}
+    checkpoint.save(folder / "checkpoints" / "policy", nnx.to_pure_dict(weights), facts)
+    write_jsonl(folder / "problems.jsonl", PROBLEMS[:3])
+    return RunConfig(
+        problems=str(folder / "problems.jsonl"),
+        policy=str(folder / "checkpoints" / "policy"),
+        out=str(folder / "out"),
+        search=SEARCH,
+        sandbox=SandboxConfig(workers=1),
+        mesh=MeshConfig(cpu_devices=1),
+    )
+
+
+def test_search_by_itself_and_once_more(config: RunConfig):
+    out = Path(config.out)
+    summary = run(config)
+    trees = list(read_trees(out / "trees.jsonl"))
+    assert [stored.tree.problem.id for stored in trees] == ["p0", "p1", "p2"]
+    assert {stored.provenance.policy for stored in trees} == {"tiny"}
+    records = [ProcessRecord.from_json(row) for row in read_jsonl(out / "process.jsonl")]
+    assert records == [record for stored in trees for record in stored.records()]
+    assert summary["trees"] == 3 and summary["tokens"] == sum(stored.tree.tokens for stored in trees) > 0
+    assert not (out / "underway.jsonl").exists()
+    assert run(config) == summary
+    with pytest.raises(UserError, match="holds another search"):
+        run(dataclasses.replace(config, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "nowhere"}, "there is no checkpoint at nowhere"),
+        ({"problems": "nowhere.jsonl"}, "cannot read nowhere.jsonl"),
+    ],
+)
+def test_missing_input_is_named(config: RunConfig, changes: dict[str, str], message: str):
+    with pytest.raises(UserError, match=message):
+        run(dataclasses.replace(config, **changes))
