@@ -111,7 +111,7 @@ class Part:
 
     @property
     def busy(self) -> bool:
-        return any(row is not None for row in self.rows) or bool(self.waiting)
+        return any(row is not None for row in self.rows) or bool(self.waiting or self._open)
 
     # Before a wave.
 
