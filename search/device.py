@@ -44,11 +44,10 @@ class Device:
     def __init__(self, policy: Policy, reward_model: RewardModel | None, config: SearchConfig, mesh: Mesh):
         self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
         self.parts = row_shards(mesh)
-        nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
-        self.sizes = Sizes.of(config, self.parts, nodes)
+        self.sizes = Sizes.of(config, self.parts, config.nodes)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
-        self.forest: Forest = shard_rows(mesh, forest.empty(config.trees, nodes, config.samples, config.window))
+        self.forest: Forest = shard_rows(mesh, forest.empty(config.trees, config.nodes, config.samples, config.window))
         self._generation = shard_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         if reward_model is not None:

@@ -61,7 +61,7 @@ class Sizes:
             turnover=turnover,
             openings=min(paths, -(-2 * turnover // width)),
             prompts=max(1, config.trees // parts // 8),
-            pages=config.pages // parts or everything,
+            pages=config.pages // parts or max(everything, (paths + 1) * config.path_pages),
         )
 
 
