@@ -14,11 +14,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from o1coder_jax import config as configuration
 from o1coder_jax.config import parse
@@ -27,7 +24,7 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Judgement, Problem
 from sandbox.pool import Pool, submission_for
-from search.comparison import Outcome, Row, answer, summary, table
+from search.comparison import CompareConfig, Outcome, Row, answer, summary, table
 from search.config import SearchConfig
 from search.tree import Tree
 from search.waves import Search
@@ -35,73 +32,6 @@ from train.run_files import write_json, write_text
 from train.trained import Trained
 
 MOST_PATHS = 10_000  # of a baseline, which its tokens bound
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """A comparison.
-
-    Attributes:
-      run: folder of the run whose settings, problems and models are used.
-      policy, prm: checkpoints in it; `prm` null does without.
-      problems: a part of the run's problems (`heldout`, `validation`, `selfplay`, `training`), or a file of its format.
-      count: of these, the first so many.
-      rollouts: of the first method; one comparison for each number.
-      seed, resamples: of the search and the bootstrap.
-      output: folder for the results.
-      search: settings that differ from the run's, for all methods.
-      methods: by name, the settings that differ from these, as `{preset: puct}` or `{baseline: {kind: best_of_n}}`.
-    """
-
-    run: str
-    methods: dict[str, dict[str, Any]]
-    policy: str = "policy-000"
-    prm: str | None = None
-    problems: str = "heldout"
-    count: int = 200
-    rollouts: list[int] = field(default_factory=lambda: [8])
-    seed: int = 0
-    resamples: int = 10_000
-    output: str = "runs/compare"
-    search: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.methods:
-            raise UserError("methods is empty; name at least one method of search")
-        if not self.rollouts:
-            raise UserError("rollouts is empty; give at least one number")
-        for name, value in (("count", self.count), ("resamples", self.resamples), ("rollouts", min(self.rollouts))):
-            if value < 1:
-                raise UserError(f"{name} is {value}; it must be at least 1")
-        for name, changes in (("search", self.search), *self.methods.items()):
-            if budget := {"rollouts", "tree_tokens"} & changes.keys():
-                raise UserError(
-                    f"{name} sets {sorted(budget)[0]}; the budget is the same for all: use rollouts at the top"
-                )
-
-    def settings(self, base: SearchConfig, method: str) -> SearchConfig:
-        """The search settings of a method."""
-        common = changed(base, self.search, "search")
-        return changed(common, self.methods[method], f"methods.{method}")
-
-
-def changed(config: SearchConfig, changes: dict[str, Any], where: str) -> SearchConfig:
-    """Settings with nested changes; raises a `UserError` that names the place."""
-    settings = flat(configuration.to_dict(config)) | flat(changes)
-    try:
-        return parse(
-            SearchConfig, [f"--{key}={yaml.safe_dump(value).split(chr(10))[0]}" for key, value in settings.items()]
-        )
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
 
 
 @dataclass(frozen=True)
@@ -153,8 +83,8 @@ class Comparison:
         return found
 
 
-def compare(config: CompareConfig) -> list[dict[str, Any]]:
-    """Runs a comparison and writes its results; returns one entry for each budget and method."""
+def compare(config: CompareConfig) -> None:
+    """Runs a comparison and writes its results."""
     trained = Trained.open(Path(config.run))
     settings = {method: config.settings(trained.config.search, method) for method in config.methods}
     problems = trained.problems(config.problems)[: config.count]
@@ -164,29 +94,33 @@ def compare(config: CompareConfig) -> list[dict[str, Any]]:
     for method, one in settings.items():
         if reward_model is None and (one.resolved().value_weight > 0 or one.baseline.rated):
             raise UserError(f"methods.{method} asks a process reward model; name its checkpoint under prm")
-    entries: list[dict[str, Any]] = []
-    found: list[Row] = []
-    text = f"{len(problems)} problems of {config.problems}, {config.policy} of {Path(config.run).name}\n"
+    rows: list[Row] = []
     with Pool(trained.config.sandbox) as pool:
         shared = Comparison(config, trained, trained.policy(config.policy), reward_model, problems, pool)
         for rollouts in config.rollouts:
-            rows: list[Row] = []
+            first: Row | None = None
             for method, one in settings.items():
-                tokens = [max(outcome.tokens, 1) for outcome in rows[0].outcomes] if rows else None
+                tokens = None if first is None else [max(outcome.tokens, 1) for outcome in first.outcomes]
                 rows.append(shared.run(method, one, rollouts, tokens))
-                print(f"{method}: {rows[-1].seconds:.0f} s", flush=True)
-            entries += (some := summary(rows, seed=config.seed, resamples=config.resamples))
-            found += rows
-            text += f"\nTokens of {rollouts} rollouts of {rows[0].method}\n\n{table(some)}"
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    outcomes = [dataclasses.asdict(row) for row in found]
-    write_json(
-        output / "compare.json", {"config": configuration.to_dict(config), "rows": entries, "outcomes": outcomes}
-    )
-    write_text(output / "compare.md", text)
-    print(f"\n{text}\n{output}/compare.json, compare.md")
-    return entries
+                first = first or rows[-1]
+                print(f"{method}, {rollouts} rollouts: {rows[-1].seconds:.0f} s", flush=True)
+                write(config, rows)  # so that what was found outlives an interruption
+    print(f"\n{write(config, rows)}\n{config.output}: compare.json, compare.md")
+
+
+def write(config: CompareConfig, rows: Sequence[Row]) -> str:
+    """Writes the results so far; returns the tables."""
+    count, run = len(rows[0].outcomes), Path(config.run).name
+    text, entries = f"{count} problems of {config.problems}, {config.policy} of {run}\n", []
+    for rollouts in config.rollouts:
+        if some := [row for row in rows if row.rollouts == rollouts]:
+            entries += summary(some, seed=config.seed, resamples=config.resamples)
+            text += f"\nTokens of {rollouts} rollouts of {some[0].method}\n\n{table(entries[-len(some) :])}"
+    outcomes = [dataclasses.asdict(row) for row in rows]
+    facts = {"config": configuration.to_dict(config), "rows": entries, "outcomes": outcomes}
+    write_json(Path(config.output) / "compare.json", facts)
+    write_text(Path(config.output) / "compare.md", text)
+    return text
 
 
 def main() -> None:

@@ -1,15 +1,86 @@
-"""What methods of search are compared by: outcomes problem by problem, paired bootstrap intervals, and the table."""
+"""What methods of search are compared by: settings, outcomes, paired bootstrap intervals, the table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Float
 
+from o1coder_jax import config as configuration
+from o1coder_jax.config import parse
+from o1coder_jax.errors import UserError
+from search.config import SearchConfig
 from search.tree import Node, Tree
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison.
+
+    Attributes:
+      run: folder of the run whose settings, problems and models are used.
+      policy, prm: checkpoints in it; `prm` null does without.
+      problems: a part of the run's problems (`heldout`, `validation`, `selfplay`, `training`), or a file of its format.
+      count: of these, the first so many.
+      rollouts: of the first method; one comparison for each number.
+      seed, resamples: of the search and the bootstrap.
+      output: folder for the results.
+      search: settings that differ from the run's, for all methods.
+      methods: by name, the settings that differ from these, as `{preset: puct}` or `{baseline: {kind: best_of_n}}`.
+    """
+
+    run: str
+    methods: dict[str, dict[str, Any]]
+    policy: str = "policy-000"
+    prm: str | None = None
+    problems: str = "heldout"
+    count: int = 200
+    rollouts: list[int] = field(default_factory=lambda: [8])
+    seed: int = 0
+    resamples: int = 10_000
+    output: str = "runs/compare"
+    search: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise UserError("methods is empty; name at least one method of search")
+        if not self.rollouts:
+            raise UserError("rollouts is empty; give at least one number")
+        for name, value in (("count", self.count), ("resamples", self.resamples), ("rollouts", min(self.rollouts))):
+            if value < 1:
+                raise UserError(f"{name} is {value}; it must be at least 1")
+        for name, changes in (("search", self.search), *self.methods.items()):
+            if budget := {"rollouts", "tree_tokens"} & changes.keys():
+                raise UserError(
+                    f"{name} sets {sorted(budget)[0]}; the budget is the same for all: use rollouts at the top"
+                )
+
+    def settings(self, base: SearchConfig, method: str) -> SearchConfig:
+        """The search settings of a method."""
+        common = changed(base, self.search, "search")
+        return changed(common, self.methods[method], f"methods.{method}")
+
+
+def changed(config: SearchConfig, changes: dict[str, Any], where: str) -> SearchConfig:
+    """Settings with nested changes; raises a `UserError` that names the place."""
+    settings = flat(configuration.to_dict(config)) | flat(changes)
+    flags = [f"--{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in settings.items()]
+    try:
+        return parse(SearchConfig, flags)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def test_no_file_names_a_path_of_its_makers():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_configuration_file_builds(path: Path):
     from o1coder_jax.config import load
-    from search.compare import CompareConfig
+    from search.comparison import CompareConfig
     from train.config import Config
 
     load(CompareConfig if path.stem == "compare" else Config, path)

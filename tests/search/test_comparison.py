@@ -7,8 +7,7 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, Verdict
-from search.compare import CompareConfig, changed
-from search.comparison import Outcome, Row, answer, interval, summary, table
+from search.comparison import CompareConfig, Outcome, Row, answer, changed, interval, summary, table
 from search.config import BaselineConfig, SearchConfig
 from search.tree import Node, Tree
 from tests.search.scripted import PROBLEMS

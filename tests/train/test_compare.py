@@ -20,7 +20,7 @@ METHODS = {
 def write(tmp_path: Path, wee: Path, **changes) -> list[str]:
     settings = {"run": str(wee), "policy": "policy-001", "prm": "prm-001", "problems": "selfplay", "rollouts": [2]}
     settings |= {"methods": METHODS, "resamples": 50, "output": str(tmp_path / "out"), **changes}
-    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     return ["--config", str(tmp_path / "compare.yaml")]
 
 
