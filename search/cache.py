@@ -17,7 +17,10 @@ SHARED: Owner = (-1, 0)
 
 @dataclass
 class Held:
-    """The pages of a node: `fed` of its `tokens` are in them; `used` is the wave in which they were last needed."""
+    """The pages of a node: `fed` of its `tokens` are in them; `used` is the wave in which they were last needed.
+
+    Once `released`, they may be another's.
+    """
 
     pages: list[int]
     tokens: int
@@ -25,6 +28,7 @@ class Held:
     depth: int
     used: int
     pins: int = 0
+    released: bool = False
 
 
 @dataclass
@@ -88,8 +92,8 @@ class Cache:
     def release(self, owner: Owner) -> None:
         held = self._held.pop(owner, None)
         if held is not None:
+            held.released = True
             self._free.extend(held.pages)
-            held.pages = []  # others may get them: whoever still has this must not write there
 
     def rename(self, owner: Owner, name: Owner) -> None:
         self._held[name] = self._held.pop(owner)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.sampling import SamplingConfig
+from search.forest import nodes_needed
 from search.rollouts import Rules
 from search.selection import SelectionConfig
 
@@ -15,19 +16,50 @@ Preset = Literal["own", "paper", "o1coder", "puct", "gumbel"]
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """What a search is compared with; see `search/baselines.py`.
+
+    Attributes:
+      kind: `best_of_n` draws whole paths one by one, `beam` keeps the best `beams` steps of each level; `none` is MCTS.
+      beams: of a step-level beam.
+      ranking: which path comes first, and which steps a beam keeps: `drawn` is the order of drawing (no choice for a
+        beam), `likelihood` the mean log-probability of a path's tokens, `prm_last` and `prm_min` the process reward
+        model's opinion of a path's last, or of its worst step.
+    """
+
+    kind: Literal["none", "best_of_n", "beam"] = "none"
+    beams: int = 4
+    ranking: Literal["drawn", "likelihood", "prm_last", "prm_min"] = "drawn"
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise UserError(f"search.baseline.beams is {self.beams}; it must be at least 1")
+        if self.kind == "beam" and self.ranking == "drawn":
+            raise UserError(
+                "search.baseline.ranking is drawn, by which no beam can choose; use likelihood, prm_last or prm_min"
+            )
+
+    @property
+    def rated(self) -> bool:
+        """Whether it asks a process reward model."""
+        return self.kind != "none" and self.ranking.startswith("prm")
+
+
+@dataclass(frozen=True)
 class SearchConfig:
-    """Batched MCTS.
+    """Batched MCTS, and its baselines.
 
     Attributes:
       preset: a named algorithm, which then decides on `selection`, `alpha`, `best_code_only`, and, for the published
         code, `merge_identical` and `window`; see `resolved`. `own` takes them as they are.
       trees: places for trees that grow at the same time.
       slots: rows that decode at the same time; a row that has ended its step makes room for another of any tree.
-      rollouts: per tree; a tree whose every path is known ends earlier.
+      rollouts: per tree; a tree whose every path is known ends earlier. Of a baseline: the paths that it grows.
       depth: steps on a path at most; a path without code there gets reward 0.
       samples: candidates per expansion (K).
       window: W: rollout r of a tree sees the verdicts of its rollouts up to r - W. 1 is the sequential algorithm;
-        more keeps a tree busy while programs run, with a virtual loss on what is not judged yet.
+        more keeps a tree busy while programs run, with a virtual loss on what is not judged yet. Best-of-n draws so
+        many paths at a time.
       value_weight: weight of the process reward model in the worth of a leaf, against a rollout's verdict; 0 needs
         no such model, 1 simulates nothing.
       stop_when_solved: a tree ends with its first accepted program.
@@ -43,7 +75,7 @@ class SearchConfig:
       page_tokens: tokens in a KV page.
       pages: in the pool of all trees together; 0 is enough for all. With fewer, cold ones are dropped, and computed
         again when they are needed.
-      selection, sampling: see there.
+      selection, sampling, baseline: see there.
     """
 
     preset: Preset = "own"
@@ -68,6 +100,7 @@ class SearchConfig:
     pages: int = 0
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
 
     def __post_init__(self) -> None:
         tokens = ("prompt_tokens", "step_tokens", "page_tokens")
@@ -94,7 +127,13 @@ class SearchConfig:
                  the best alone is kept, a terminal's own value is its reward over its visits
         puct     a prior from the steps' log-probabilities; values from the process reward model with `value_weight`
         gumbel   sequential halving at the root, with the same prior and values
+
+        A baseline has none of these; best-of-n draws one candidate a step.
         """
+        if self.baseline.kind == "best_of_n":
+            return dataclasses.replace(self, preset="own", value_weight=0.0, samples=1)
+        if self.baseline.kind == "beam":
+            return dataclasses.replace(self, preset="own", value_weight=0.0)
         if self.preset == "own":
             return self
         plain = dataclasses.replace(self, preset="own", alpha=0.1, best_code_only=False)
@@ -110,6 +149,17 @@ class SearchConfig:
     @property
     def rules(self) -> Rules:
         return Rules(self.rollouts, self.window, self.value_weight, self.selection)
+
+    @property
+    def together(self) -> int:
+        """Paths that a baseline grows at a time."""
+        return self.baseline.beams if self.baseline.kind == "beam" else min(self.window, self.rollouts)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of a tree that may hold pages: all of MCTS, those of the paths that grow together of a baseline."""
+        rollouts = self.rollouts if self.baseline.kind == "none" else self.together
+        return nodes_needed(rollouts=rollouts, depth=self.depth, width=self.samples)
 
     @property
     def prompt_pages(self) -> int:

@@ -62,7 +62,7 @@ class Sizes:
             turnover=turnover,
             openings=min(paths, -(-2 * turnover // width)),
             prompts=max(1, config.trees // parts // 8),
-            pages=config.pages // parts if config.pages else everything,
+            pages=config.pages // parts if config.pages else max(everything, (paths + 1) * config.path_pages),
         )
 
 

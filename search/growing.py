@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -25,6 +25,23 @@ class Attached:
     expansion: Expansion
     fresh: list[bool]
     numbers: list[int]
+
+
+def take_in(tree: Tree, expansion: Expansion, picked: Sequence[int], *, merge: bool) -> Attached:
+    """Makes the picked candidates of a complete expansion nodes, all but repeated ones if `merge`."""
+    first = len(tree.nodes)
+    new = iter(tree.attach([expansion.drawn[k] for k in picked], merge=merge))
+    fresh = [k in picked and next(new) for k in range(len(expansion.steps))]
+    numbers = np.where(fresh, first + np.cumsum(fresh) - 1, -1)
+    return Attached(expansion, fresh, numbers.tolist())
+
+
+def within_budget(tree: Tree, config: SearchConfig) -> bool:
+    """Whether its budgets allow a tree another rollout."""
+    solved = config.stop_when_solved and tree.solved
+    tokens = config.tree_tokens and tree.tokens >= config.tree_tokens
+    executions = config.tree_executions and tree.executions >= config.tree_executions
+    return not (solved or tokens or executions)
 
 
 @dataclass
@@ -51,11 +68,7 @@ class Growing:
     @property
     def may_start(self) -> bool:
         """Whether its budgets allow another rollout."""
-        tree, config = self.tree, self.config
-        solved = config.stop_when_solved and tree.solved
-        tokens = config.tree_tokens and tree.tokens >= config.tree_tokens
-        executions = config.tree_executions and tree.executions >= config.tree_executions
-        return not (solved or tokens or executions)
+        return within_budget(self.tree, self.config)
 
     @property
     def awaited(self) -> list[Future[Judgement]]:
@@ -83,13 +96,9 @@ class Growing:
             return None
         node, future = self.verdicts.popleft()
         if node.code is not None and node.judgement is None:
-            self._count(future.result())
+            self.tree.count(future.result())
         node.judge(future.result(), self.config.alpha)
         return node
-
-    def _count(self, judgement: Judgement) -> None:
-        self.tree.tests_run += len(judgement.tests) if judgement.checked else 0
-        self.tree.infra_errors += not judgement.checked
 
     def attached(self) -> Attached | None:
         """Takes complete candidates into the tree."""
@@ -100,11 +109,7 @@ class Growing:
         if picked is None:
             return None
         self.expansion, self._weighed = None, []
-        first = len(self.tree.nodes)
-        new = iter(self.tree.attach([expansion.drawn[k] for k in picked], merge=self.config.merge_identical))
-        fresh = [k in picked and next(new) for k in range(len(expansion.steps))]
-        numbers = np.where(fresh, first + np.cumsum(fresh) - 1, -1)
-        return Attached(expansion, fresh, numbers.tolist())
+        return take_in(self.tree, expansion, picked, merge=self.config.merge_identical)
 
     def _picked(self, steps: list[Node]) -> list[int] | None:
         """The candidates to take: all, or the best program alone; None as long as programs are being judged."""
@@ -118,7 +123,7 @@ class Growing:
         for k, future in enumerate(self._weighed):
             if future is not None:
                 steps[k].judgement = judgement = future.result()
-                self._count(judgement)
+                self.tree.count(judgement)
                 reward = terminal_reward(judgement, self.config.alpha)
                 worth[k] = -0.5 if reward is None else reward
         return [int(np.argmax(worth))]

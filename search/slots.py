@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import jax.numpy as jnp
 import numpy as np
 
+from o1coder_jax.sampling import fold
 from search.cache import SHARED, Cache, Held, Owner, page_table
 from search.config import SearchConfig
 from search.engine import Sizes
@@ -25,6 +27,7 @@ class Expansion:
 
     Attributes:
       place: of its tree in the forest.
+      number: of this expansion in its tree; seeds and pages of its candidates go by it.
       seeds: (K, 2), key data of the candidates.
       steps: the candidates that have ended.
       path: the path that they continue, once it is open; `started` of them have a row.
@@ -33,10 +36,17 @@ class Expansion:
     place: int
     tree: Tree
     node: int
+    number: int
     seeds: np.ndarray
     steps: list[Node | None]
     path: int | None = None
     started: int = 0
+
+    @classmethod
+    def begin(cls, place: int, tree: Tree, node: int, *, number: int, seed: np.ndarray, width: int) -> Expansion:
+        """With nothing drawn; the candidates' seeds derive from that of the tree."""
+        seeds = fold(jnp.tile(seed, (width, 1)), number * width + jnp.arange(width))
+        return cls(place, tree, node, number, np.asarray(seeds), [None] * width)
 
     @property
     def drawn(self) -> list[Node]:
@@ -49,7 +59,7 @@ class Expansion:
 
     def draft(self, k: int) -> Owner:
         """Who holds the pages of candidate k as long as it has no number of its own."""
-        return self.tree.number, -1 - (self.node * len(self.steps) + k)
+        return self.tree.number, -1 - (self.number * len(self.steps) + k)
 
 
 @dataclass(frozen=True)
@@ -186,8 +196,8 @@ class Part:
     def fill(self, plan: Mapping[str, np.ndarray], now: int) -> None:
         """Writes this part's share of a `Plan`: one row of each array, prepared as out of range."""
         for i, (row, held) in enumerate(self._keep):
-            plan["kept"][i] = row
-            if held.pages:  # not given up since
+            if not held.released:  # else its pages may have been filled with something else since
+                plan["kept"][i] = row
                 plan["kept_places"][i, : held.fed] = self.cache.places(held, 0, held.fed)
         self._keep = []
         free = [row for row, user in enumerate(self.rows) if user is None]
@@ -220,6 +230,7 @@ class Part:
             self.cache.pin(there, 1)
         path = [held for held in map(self.cache.get, there) if held is not None]
         end = path[-1]
+        end.fed = end.tokens - 1  # its last token is fed now, also where an earlier opening did
         pages, filled = page_table(path, self.config.page_tokens)
         expansion.path = self._free_paths.pop()
         plan["slot"][index] = expansion.path

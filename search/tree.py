@@ -97,6 +97,11 @@ class Tree:
     def __post_init__(self) -> None:
         self.tests = self.tests or tests_hash(self.problem)
 
+    def count(self, judgement: Judgement) -> None:
+        """Adds a verdict to what the tree cost."""
+        self.tests_run += len(judgement.tests) if judgement.checked else 0
+        self.infra_errors += not judgement.checked
+
     def finish(self, rollouts: Sequence[Rollout]) -> None:
         """Takes the rollouts, and gives every node its N and Q / N."""
         self.rollouts = list(rollouts)

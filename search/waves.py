@@ -19,9 +19,8 @@ import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -30,7 +29,8 @@ from o1coder_jax.mesh import agree, own_shards, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Problem
-from o1coder_jax.sampling import fold, seed_for
+from o1coder_jax.sampling import seed_for
+from search.baselines import Levels
 from search.config import SearchConfig
 from search.device import Device, Report
 from search.forest import Growth
@@ -77,7 +77,9 @@ class Search:
       mesh: trees are split over its row axes, which must divide `config.trees` and `config.slots`.
       seed, iteration: with the problem's id, the only source of chance.
       without: ids of problems that get no tree, because theirs is finished already; the others' are the same as ever.
-      reward_model: gives every candidate a value; needed when `config.value_weight` is not 0.
+      reward_model: gives every candidate a value; needed when `config.value_weight` is not 0, and by a baseline that
+        ranks by it.
+      tree_tokens: for each problem, in place of `config.tree_tokens`.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Search:
         iteration: int,
         reward_model: RewardModel | None = None,
         without: Collection[str] = (),
+        tree_tokens: Sequence[int] | None = None,
     ):
         self.config = config = config.resolved()
         count = row_shards(mesh)
@@ -102,6 +105,11 @@ class Search:
                 )
         if config.value_weight and reward_model is None:
             raise UserError("search.value_weight is not 0, but there is no process reward model; set it to 0")
+        if config.baseline.rated and reward_model is None:
+            raise UserError(
+                f"search.baseline.ranking is {config.baseline.ranking}, but there is no process reward model; "
+                "use drawn or likelihood"
+            )
         self.policy, self.judge = policy, judge
         self.seed, self.iteration = seed, iteration
         self.counters = Counters()
@@ -110,7 +118,8 @@ class Search:
         # With several processes each has a fixed share: nothing but what they call next must be agreed on.
         mine = [(i, problem) for i, problem in enumerate(problems) if i % count in own]
         self.waiting = deque((i, problem) for i, problem in mine if problem.id not in without)
-        self.places: list[Growing | None] = [None] * self.device.trees
+        self.places: list[Growing | Levels | None] = [None] * self.device.trees
+        self._tree_tokens = tree_tokens
         self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
         shared = common_prefix([ids for ids, _ in self._prompts], config.page_tokens)
         self._rated = reward_model is not None
@@ -127,8 +136,10 @@ class Search:
     def __iter__(self) -> Iterator[Tree]:
         """The main loop; see the top of this file."""
         while self._plant():
-            report = self.device.turn(self._orders())
-            yield from self._follow(report)
+            if self.config.baseline.kind == "none":
+                yield from self._follow(self.device.turn(self._orders()))
+            else:
+                yield from self._advance()
             if any(agree(self.mesh, any(part.busy for part in self.parts))):
                 self._decode()
             else:
@@ -153,19 +164,25 @@ class Search:
             for _ in range(batch):
                 for d, part in enumerate(self.parts):
                     if self.waiting and free[d]:
-                        growing, place = self._next_tree(), free[d].popleft()
-                        self.places[place], seeds[place] = growing, growing.seed
+                        place = free[d].popleft()
+                        self.places[place] = growing = self._next_tree(place)
+                        seeds[place] = growing.seed
                         pieces[d] += part.read_prompt(growing.tree, self.counters.waves)
             self.device.read(pieces)
             self.device.plant(seeds)
 
-    def _next_tree(self) -> Growing:
+    def _next_tree(self, place: int) -> Growing | Levels:
         number, problem = self.waiting.popleft()
         ids, cut = self._prompts[number]
         self.counters.truncated_prompts += cut
         seed = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
-        tree = Tree(number, problem, tuple(ids), alpha=self.config.alpha, value_weight=self.config.value_weight)
-        return Growing(tree, seed, self.judge, self.config)
+        config = self.config
+        tree = Tree(number, problem, tuple(ids), alpha=config.alpha, value_weight=config.value_weight)
+        if self._tree_tokens is not None:
+            config = replace(config, tree_tokens=self._tree_tokens[number])
+        if config.baseline.kind != "none":
+            return Levels(tree, place, seed, self.judge, config)
+        return Growing(tree, seed, self.judge, config)
 
     def _check_pages(self) -> None:
         least = self.config.path_pages
@@ -185,7 +202,7 @@ class Search:
         fresh, terminal = np.zeros((2, trees, width), bool)
         prior, value = np.zeros((2, trees, width), np.float32)
         for place, growing in enumerate(self.places):
-            if growing is None:
+            if not isinstance(growing, Growing):
                 continue
             if (node := growing.settled()) is not None:
                 settles[place], counted[place], reward[place] = True, node.reward is not None, node.reward or 0.0
@@ -214,13 +231,16 @@ class Search:
         """Sees where the trees went: to terminals (judge them), to a new node (draw candidates), or to their end."""
         ended = []
         for place, growing in enumerate(self.places):
-            if growing is None:
+            if not isinstance(growing, Growing):
                 continue
             for number in range(growing.asked, int(report.asked[place])):
                 growing.ask(growing.tree.nodes[report.waiting[place, number % self.config.window]])
             growing.walking = bool(report.walking[place])
             if growing.walking and growing.expansion is None:
-                growing.expansion = self._expansion(place, growing, int(report.cursor[place]))
+                node = int(report.cursor[place])
+                growing.expansion = Expansion.begin(
+                    place, growing.tree, node, number=node, seed=growing.seed, width=self.config.samples
+                )
                 self._part(place).waiting.append(growing.expansion)
             over = report.rollouts[place] >= self.config.rollouts or report.exhausted[place]
             if not growing.walking and not growing.verdicts and (over or not growing.may_start):
@@ -232,11 +252,22 @@ class Search:
                 tree.finish(rollouts[place])
                 yield tree
 
-    def _expansion(self, place: int, growing: Growing, node: int) -> Expansion:
-        width = self.config.samples
-        base = jnp.tile(growing.seed, (width, 1))
-        seeds = np.asarray(fold(base, node * width + jnp.arange(width)))
-        return Expansion(place, growing.tree, node, seeds, [None] * width)
+    def _advance(self) -> Iterator[Tree]:
+        """The same for the trees of a baseline, which move on the host."""
+        for place, growing in enumerate(self.places):
+            if not isinstance(growing, Levels):
+                continue
+            part, move = self._part(place), growing.advance()
+            for new in move.attached:
+                self._adopt(place, new)
+            for node in move.given_up:
+                part.cache.release((growing.tree.number, node))
+            part.waiting.extend(move.wanted)
+            self.counters.infra_errors += move.infra_errors
+            if growing.over:
+                tree = self._clear(place)
+                tree.finish(growing.rollouts)
+                yield tree
 
     def _clear(self, place: int) -> Tree:
         growing = self.places[place]

@@ -27,7 +27,7 @@ from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END
-from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Outputs, Pool, Submission, submission_for
@@ -114,18 +114,11 @@ class Session:
 
     @property
     def tokenizer_path(self) -> Path:
-        return self.run.folder / ("tokenizer.json" if self.config.tokenizer.file else "tokenizer.model")
+        return tokenizer_path(self.run.folder, self.config.tokenizer)
 
     @cached_property
     def tokenizer(self) -> Vocabulary:
-        if self.config.tokenizer.file:
-            return ByteLevelVocabulary.load(self.tokenizer_path)
-        try:
-            return Tokenizer.load(self.tokenizer_path)
-        except RuntimeError as error:  # sentencepiece's, for bytes that are no vocabulary
-            raise UserError(
-                f"{self.tokenizer_path} is damaged ({error}); restore it, or start the run afresh"
-            ) from error
+        return load_tokenizer(self.tokenizer_path)
 
     def part_path(self, part: str) -> Path:
         return self.run.folder / "problems" / f"{part}.jsonl"
@@ -213,18 +206,39 @@ class Session:
 
     def load_model(self, name: str, *, value_head: bool = False) -> tuple[nnx.GraphDef[Transformer], Any, str]:
         """A model's graph and weights (a copy on every device), and the weights' fingerprint."""
-        path = self.run.checkpoint(name)
-        facts = checkpoint.metadata(path)
-        if facts.get("tokenizer") != self.tokenizer.fingerprint:
-            raise UserError(f"{path} was made with another tokenizer than {self.tokenizer_path}; use a new run name")
-        graph, weights = nnx.split(self.new_model(value_head=value_head))
-        restored = checkpoint.restore(path, nnx.to_pure_dict(weights))
-        nnx.replace_by_pure_dict(weights, restored)
-        return graph, replicate(self.mesh, weights), facts["fingerprint"]
+        model = self.new_model(value_head=value_head)
+        return restore_model(self.run.checkpoint(name), model, self.tokenizer, self.mesh)
 
     def load_policy(self, name: str) -> Policy:
         graph, weights, print_of = self.load_model(name)
         return Policy(graph, weights, self.tokenizer, print_of)
+
+
+def tokenizer_path(folder: Path, config: TokenizerConfig) -> Path:
+    """Where a run keeps its vocabulary."""
+    return folder / ("tokenizer.json" if config.file else "tokenizer.model")
+
+
+def load_tokenizer(path: Path) -> Vocabulary:
+    """A run's vocabulary."""
+    if path.suffix == ".json":
+        return ByteLevelVocabulary.load(path)
+    try:
+        return Tokenizer.load(path)
+    except RuntimeError as error:  # sentencepiece's, for bytes that are no vocabulary
+        raise UserError(f"{path} is damaged ({error}); restore it, or start the run afresh") from error
+
+
+def restore_model(
+    path: Path, model: Transformer, tokenizer: Vocabulary, mesh: Mesh
+) -> tuple[nnx.GraphDef[Transformer], Any, str]:
+    """A checkpoint's weights in the structure of `model`, a copy on every device, and their fingerprint."""
+    facts = checkpoint.metadata(path)
+    if facts.get("tokenizer") != tokenizer.fingerprint:
+        raise UserError(f"{path} was made with another tokenizer than that of its run; use a new run name")
+    graph, weights = nnx.split(model)
+    nnx.replace_by_pure_dict(weights, checkpoint.restore(path, nnx.to_pure_dict(weights)))
+    return graph, replicate(mesh, weights), facts["fingerprint"]
 
 
 def check_rows(config: Config, parts: int) -> None:

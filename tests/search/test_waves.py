@@ -205,6 +205,13 @@ def test_number_of_places_changes_nothing(coder, trees):
         same(other[name], tree)
 
 
+def test_rows_that_are_fewer_than_candidates_change_nothing(coder, trees):
+    """One row starts in a wave and ends in it, so that between two waves no row is in use."""
+    few = dataclasses.replace(CONFIG, trees=2, slots=2, wave_steps=8)
+    for name, tree in grown(few, problems=PROBLEMS[:2], policy=coder).items():
+        same(tree, trees[name])
+
+
 def test_problem_alone_gets_the_tree_it_gets_in_company(coder, trees):
     for problem in PROBLEMS:
         same(grown(problems=[problem], policy=coder)[problem.id], trees[problem.id])

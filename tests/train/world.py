@@ -178,14 +178,14 @@ def command(settings: Path, *arguments: str, module: str = "selfplay", taco: boo
     return bare_command(module, *base, "--config", str(settings), *arguments)
 
 
-def bare_command(module: str, *arguments: str) -> Done:
-    """`python -m train.MODULE ARGUMENTS` in this process."""
+def bare_command(module: str, *arguments: str, package: str = "train") -> Done:
+    """`python -m PACKAGE.MODULE ARGUMENTS` in this process."""
     out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = [f"train.{module}", *arguments]
+    sys.argv = [f"{package}.{module}", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*found in sys.modules.*")  # the tests import it, too
-            runpy.run_module(f"train.{module}", run_name="__main__")
+            runpy.run_module(f"{package}.{module}", run_name="__main__")
     except SystemExit as end:
         return Done(end.code if isinstance(end.code, int) else 0, out.getvalue(), err.getvalue())
     finally:

@@ -1,0 +1,61 @@
+"""`python -m search.compare` on the run of the tiny loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.train.world import bare_command
+
+METHODS = {
+    "paper": {"preset": "paper"},
+    "best": {"baseline": {"kind": "best_of_n", "ranking": "prm_last"}, "tree_executions": 1},
+    "beam": {"baseline": {"kind": "beam", "beams": 2, "ranking": "likelihood"}},
+}
+
+
+def write(tmp_path: Path, wee: Path, **changes) -> list[str]:
+    settings = {"run": str(wee), "policy": "policy-001", "prm": "prm-001", "problems": "selfplay", "rollouts": [2]}
+    settings |= {"methods": METHODS, "resamples": 50, "output": str(tmp_path / "out"), **changes}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    return ["--config", str(tmp_path / "compare.yaml")]
+
+
+def compare(*arguments: str):
+    return bare_command("compare", *arguments, package="search")
+
+
+def test_comparison_reports_every_method_at_equal_tokens(tmp_path: Path, wee: Path):
+    before = sorted(path for path in wee.rglob("*"))
+    done = compare(*write(tmp_path, wee))
+    assert done.status == 0, done.err
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [row["method"] for row in found["rows"]] == [*METHODS]
+    paper, best, beam = (row["outcomes"] for row in found["outcomes"])
+    names = [json.loads(line)["id"] for line in (wee / "problems" / "selfplay.jsonl").read_text().splitlines()]
+    assert [one["problem"] for one in paper] == [one["problem"] for one in beam] == names
+    for first, one, other in zip(paper, best, beam, strict=True):
+        assert one["tokens"] >= first["tokens"] and other["tokens"] >= first["tokens"]
+        assert one["executions"] <= 1 and first["executions"] <= 2
+    assert found["rows"][1]["rated_tokens"] > 0 == found["rows"][0]["rated_tokens"]
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert text in done.out and text.count("| beam |") == 1
+    assert sorted(path for path in wee.rglob("*")) == before  # the run is only read
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"run": "nowhere"}, "nowhere holds no trained run: it has no config.yaml"),
+        ({"prm": None}, "methods.best asks a process reward model; name its checkpoint under prm"),
+        ({"problems": "nothing.jsonl"}, "there is no problem file nothing.jsonl"),
+        ({"methods": {"a": {"depht": 3}}}, "methods.a: unknown option --depht; did you mean --depth?"),
+        ({"policy": "policy-9"}, "policy-9"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(tmp_path: Path, wee: Path, changes, line: str):
+    done = compare(*write(tmp_path, wee, **changes))
+    assert done.status == 2 and line in done.err and len(done.err.splitlines()) == 1
