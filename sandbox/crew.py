@@ -27,12 +27,22 @@ Answer = tuple[Any, ...]
 """(verdict, compiled, passed, total, rows, values, tests run), as `session.Session.run` gives it."""
 
 
-@dataclasses.dataclass
+def _wanted() -> bool:
+    return True
+
+
+@dataclasses.dataclass(eq=False)
 class Task:
-    """A packed `session.Work`, and what to do with its answer: called once, in the crew's thread."""
+    """A packed `session.Work`, and what to do with its answer. Both functions are called in the crew's thread.
+
+    Attributes:
+      finish: takes the answer; called once, or never if `begin` said no.
+      begin: called before the task is given to a worker, again if that one dies; False when no one wants it any more.
+    """
 
     data: bytes
     finish: Callable[[Answer | Exception], None]
+    begin: Callable[[], bool] = _wanted
     attempts: int = 0
 
 
@@ -120,6 +130,16 @@ class Crew:
                 raise UserError(f"{reason}; python -m sandbox.selftest says what is missing")
             self._queue.append(task)
         self._wake()
+
+    def discard(self, task: Task) -> None:
+        """Takes a task back that no worker has been given yet."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._queue.remove(task)
+
+    @property
+    def own_thread(self) -> bool:
+        """Whether the caller is the crew's own thread, in which answers arrive: it must never wait for one."""
+        return threading.current_thread() is self._thread
 
     def processes(self) -> list[int]:
         return [member.process.pid for member in self._members]
@@ -213,6 +233,8 @@ class Crew:
                 if not self._queue:
                     return
                 task = self._queue.popleft()
+            if not task.begin():
+                continue
             member = min(free, key=lambda member: len(member.tasks))
             member.tasks.append(task)
             member.outgoing += channel.framed(task.data)

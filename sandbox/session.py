@@ -31,6 +31,7 @@ class Work:
     """A submission as it comes from the pool.
 
     `expected` is None when only the outputs are wanted; `asserts` is given, and `inputs` empty, for the assert form.
+    With `keep_values` the outputs are wanted besides the verdicts (`sandbox.afterwards`).
     """
 
     code: str
@@ -45,6 +46,7 @@ class Work:
     memory_bytes: int
     output_bytes: int
     stop_at_failure: bool
+    keep_values: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Session:
     def __init__(self, zygote: Zygote, work: Work, expected: list[Any] | None, matches: compare.Matcher):
         self._zygote, self._work, self._expected, self._matches = zygote, work, expected, matches
         self._sequence = next(_sequence)
+        self.loaded = True  # False once a program of the call form has failed before its first test
         self._compiled = True
         self._executed = 0
         self._rows: list[Row] = []
@@ -269,6 +272,7 @@ class Session:
 
     def _not_loaded(self, start: int, batch: Batch) -> None:
         """Compiling and loading are the same for every test, so their failure is every test's."""
+        self.loaded = False
         said = batch.about_loading
         if not said or said[0].kind == program.NOT_COMPILED:
             verdict, detail = _how_it_ended(batch.ended) if not said else _broken(said[0])

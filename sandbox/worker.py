@@ -8,6 +8,7 @@ submission's verdict is `infra_error`.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import resource
 import select
@@ -15,6 +16,7 @@ import sys
 from typing import Any
 
 from sandbox import channel, compare, isolation
+from sandbox.afterwards import Afterwards
 from sandbox.host import InfraFailure, Zygote
 from sandbox.session import Session, Work
 
@@ -44,20 +46,26 @@ class Worker:
             expected = None if work.expected is None else [compare.normal(value) for value in work.expected]
         except (TypeError, ValueError) as error:
             return channel.pack(("refused", f"not JSON values: {error}"))
-        matches = compare.matcher(work.compare, call_form=work.fn_name is not None)
         failure = ""
         for _ in range(_ATTEMPTS):
             try:
                 if self._zygote is None:
                     self._zygote = Zygote(self._settings)
-                return channel.pack(Session(self._zygote, work, expected, matches).run())
+                return channel.pack(self._judge(work, expected))
             except InfraFailure as error:
                 failure = str(error)
                 self._drop_zygote()
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 return channel.pack(("refused", f"not JSON values: {error}"))
         row = ("infra_error", 0.0, 0.0, 0, failure)
         return channel.pack(("infra_error", False, 0, len(work.inputs), [row], [], 0))
+
+    def _judge(self, work: Work, expected: list[Any] | None) -> tuple[Any, ...]:
+        assert self._zygote is not None
+        matches = compare.matcher(work.compare, call_form=work.fn_name is not None)
+        if expected is None or (matches is not None and not work.keep_values):
+            return Session(self._zygote, work, expected, matches or operator.eq).run()
+        return Afterwards(self._zygote, work, expected, matches).run()
 
     def _drop_zygote(self) -> None:
         if self._zygote is not None:

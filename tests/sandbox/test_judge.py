@@ -58,7 +58,7 @@ def test_verdicts_keep_the_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_call_form_compare_and_limits_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tests = [{"input": [1], "output": 0.333333}]
     call = {"id": "call", "code": "def f(x): return x / 3", "fn_name": "f", "tests": tests}
-    near = {**call, "compare": {"mode": "float", "abs": 1e-3}}
+    near = {**call, "compare": {"mode": "float", "abs_tol": 1e-3}}
     loop = {**GOOD, "code": "while True: pass", "limits": {"cpu_seconds": 0.2}}
     verdicts = [row["verdict"] for row in judged(monkeypatch, tmp_path, [call, near, loop])[1]]
     assert verdicts == ["wrong_answer", "accepted", "time_limit"]

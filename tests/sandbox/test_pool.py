@@ -57,40 +57,6 @@ def test_a_slow_test_does_not_take_time_from_the_next(trusted: Pool) -> None:
     assert trusted.judge([Submission("s", code, tests, "f", limits=Limits(cpu_seconds=0.5))])[0].accepted
 
 
-def test_equal_submissions_run_once(trusted: Pool) -> None:
-    submission = Submission("a", ADD + "  # once", ADD_TESTS)
-    before = trusted.executions, trusted.cache_hits
-    trusted.judge([submission] * 3)
-    trusted.judge([Submission("another id", submission.code, ADD_TESTS)])
-    assert (trusted.executions - before[0], trusted.cache_hits - before[1]) == (4, 3)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        Submission("a", ADD + "  # key ", ADD_TESTS),
-        Submission("a", ADD + "  # key", ADD_TESTS[:3]),
-        Submission("a", ADD + "  # key", ADD_TESTS, compare={"mode": "lines"}),
-        Submission("a", ADD + "  # key", ADD_TESTS, limits=Limits(cpu_seconds=1.0)),
-        Submission("a", ADD + "  # key", ADD_TESTS, stop_at_failure=True),
-    ],
-    ids=["code", "tests", "compare", "limits", "stop"],
-)
-def test_different_submissions_are_not_mixed_up(trusted: Pool, other: Submission) -> None:
-    trusted.judge([Submission("a", ADD + "  # key", ADD_TESTS)])
-    hits = trusted.cache_hits
-    trusted.submit(other).result()
-    assert trusted.cache_hits == hits
-
-
-def test_cache_is_bounded() -> None:
-    with Pool(SandboxConfig(workers=1, isolation="trusted", cache_entries=1)) as pool:
-        first, second = Submission("a", ADD, ADD_TESTS[:1]), Submission("b", "print(0)", ADD_TESTS[:1])
-        for submission in (first, second, first):
-            pool.judge([submission])
-        assert (pool.executions, pool.cache_hits) == (3, 0)
-
-
 def test_outputs_of_a_script(trusted: Pool) -> None:
     outputs = trusted.outputs("print(10 // int(input()), 'é')", ["5", "0"])
     assert [(result.verdict, value) for result, value in outputs] == [("accepted", "2 é\n"), ("runtime_error", None)]
