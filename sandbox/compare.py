@@ -211,7 +211,7 @@ def normal(value: Any) -> Any:
 def parse(text: str | bytes) -> Any:
     """Reads JSON; ValueError for what is not JSON, for keys given twice and for nesting beyond 500 levels."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
     opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
@@ -232,7 +232,8 @@ def _too_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A hook for `json.loads`: ValueError for an object that gives a key twice."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key is given twice")
