@@ -20,7 +20,6 @@ from sandbox.stream import Stream
 
 # Integers of this many digits are read; conversion takes quadratic time.
 MAX_INTEGER_DIGITS = 50_000
-BROKEN_PIPE_EXIT_STATUS = 128 + signal.SIGPIPE
 
 
 def parser(module: str, description: str, output: str) -> argparse.ArgumentParser:
@@ -103,6 +102,14 @@ class Output:
         while view:
             view = view[os.write(self._fd, view) :]
         self.lines += 1
+
+
+def end_of_reader() -> int:
+    """The status when whoever reads standard output is gone; what is still to be flushed goes nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    return 128 + signal.SIGPIPE
 
 
 def exit_status(stream: Stream[Any], written: str) -> int:

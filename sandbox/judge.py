@@ -42,7 +42,7 @@ def main() -> int:
                         output.write(verdict_row(submission, judgement))
                 infra_errors = pool.infra_errors
     except BrokenPipeError:
-        return command.BROKEN_PIPE_EXIT_STATUS
+        return command.end_of_reader()
     if infra_errors and not stream.stopped:
         print(f"{infra_errors} submissions could not be checked (infra_error)", file=sys.stderr)
     return command.exit_status(stream, f"{output.lines} verdicts are written")
