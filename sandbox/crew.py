@@ -115,7 +115,11 @@ class Crew:
             self._members.append(self._start_member(index))
         self._thread = threading.Thread(target=self._serve, name="sandbox-crew", daemon=True)
         self._thread.start()
-        started = self._started.wait(_START_SECONDS)
+        try:
+            started = self._started.wait(_START_SECONDS)
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
         if not started or not self._members:
             reason = self._failure or f"no worker was ready after {_START_SECONDS:.0f} s"
             self.close()

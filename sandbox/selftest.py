@@ -105,7 +105,11 @@ def _crew_of(tier: isolation.Tier, workers: int) -> tuple[Crew, isolation.Layers
     crew = Crew(chosen, workers)
     if tier == "trusted" or chosen in _tried:
         return crew, chosen
-    wrong = findings(crew)
+    try:
+        wrong = findings(crew)
+    except BaseException:  # Ctrl-C
+        crew.close()
+        raise
     _tried[chosen] = f"sandbox isolation {tier!r} does not hold here: {'; '.join(wrong)}" if wrong else ""
     if wrong:
         crew.close()

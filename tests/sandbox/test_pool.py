@@ -103,7 +103,10 @@ def test_what_cannot_be_judged_is_said(trusted: Pool, submission: Submission) ->
         trusted.submit(submission).result()
 
 
-@pytest.mark.parametrize("setting", [{"cpu_seconds": 0}, {"workers": 0}, {"isolation": "none"}, {"memory_mb": "1"}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"cpu_seconds": 0}, {"workers": 0}, {"isolation": "none"}, {"memory_mb": "1"}, {"output_mb": 1e300}, {"queue": 0}],
+)
 def test_wrong_settings_are_said(setting: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(UserError, match=next(iter(setting))):
         SandboxConfig(**setting)

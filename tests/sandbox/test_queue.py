@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -237,3 +238,33 @@ with Pool(SandboxConfig(workers=2, isolation="trusted", queue=4)) as pool:
     assert time.monotonic() - start < 10
     assert err.rstrip().endswith(b"KeyboardInterrupt") and err.count(b"Traceback") == 1
     assert not remaining(below, 3.0)
+
+
+def test_many_threads_that_submit_and_cancel_get_right_verdicts() -> None:
+    wrong: list[str] = []
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed)
+        mine = []
+        for _ in range(60):
+            code = f"print(input())  # {draw.randrange(20)}"
+            tests = tuple(
+                TestCase(str(i), "7" if i == 3 else str(i)) for i in draw.sample(range(5), draw.randint(1, 5))
+            )
+            future = pool.submit(Submission("s", code, tests, stop_at_failure=draw.random() < 0.5))
+            mine.append((future, any(test.input == "3" for test in tests)))
+            if draw.random() < 0.4:
+                draw.choice(mine)[0].cancel()
+        for future, fails in mine:
+            if not future.cancelled() and future.result(60).accepted == fails:
+                wrong.append(str(future.result()))
+
+    with small_pool(3, cache_entries=30) as pool:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert not wrong
+        assert pool.submit(quick("after")).result(20).accepted
+        assert pool.metrics()["infra_errors"] == 0
