@@ -127,11 +127,11 @@ def test_what_does_not_compile_is_known_for_all_tests(trusted: Pool, fn_name: st
 
 
 @pytest.mark.parametrize(
-    ("code", "verdict", "executed"),
-    [("import time; time.sleep(9)", "idle_limit", 2), ("while True: pass", "time_limit", 1)],
+    ("code", "verdict", "wall", "executed"),
+    [("import time; time.sleep(9)", "idle_limit", 0.3, 2), ("while True: pass", "time_limit", 20, 1)],
 )
-def test_wall_time_is_not_remembered(trusted: Pool, code: str, verdict: str, executed: int) -> None:
-    submission = Submission("s", code, ADD_TESTS[:1], limits=Limits(cpu_seconds=0.2, wall_seconds=0.3))
+def test_wall_time_is_not_remembered(trusted: Pool, code: str, verdict: str, wall: float, executed: int) -> None:
+    submission = Submission("s", code, ADD_TESTS[:1], limits=Limits(cpu_seconds=0.2, wall_seconds=wall))
     judgements, counted = counts(trusted, submission, submission)
     assert [str(judgement.verdict) for judgement in judgements] == [verdict] * 2
     assert counted[0] == executed
