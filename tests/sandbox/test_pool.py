@@ -127,7 +127,7 @@ def test_auto_refuses_rather_than_run_without_isolation(monkeypatch: pytest.Monk
 
 def test_sandbox_imports_no_jax() -> None:
     code = (
-        "import sys, sandbox.judge, sandbox.selftest, sandbox.worker, sandbox.zygote\n"
+        "import sys, sandbox.audit, sandbox.judge, sandbox.selftest, sandbox.worker, sandbox.zygote\n"
         "sys.exit(bool({'jax', 'jaxlib', 'numpy', 'flax'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
