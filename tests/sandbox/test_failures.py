@@ -14,8 +14,9 @@ import pytest
 from o1coder_jax.records import TestCase, Verdict
 from sandbox.limits import Limits
 from sandbox.pool import Pool, SandboxConfig, Submission
+from sandbox.processes import descendants
 from tests.sandbox.conftest import tier_pool
-from tests.sandbox.processes import descendants, remaining
+from tests.sandbox.processes import remaining
 
 TESTS = (TestCase("1", "1"),)
 SLEEPER = "import time; time.sleep(60)"
