@@ -38,6 +38,23 @@ def test_soak(tier: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+# As on a machine so busy that a program gets 4 ms of every 104: far less than a tenth of the wall clock.
+STARVED = """
+import time
+for step in range(1, 16):
+    while time.process_time() < 0.004 * step: pass
+    time.sleep(0.1)
+print(input())
+"""
+
+
+def test_a_starved_program_is_not_taken_for_a_sleeper(trusted: Pool) -> None:
+    limits = Limits(cpu_seconds=0.095, wall_seconds=1.0)
+    [judgement] = trusted.judge([Submission("s", STARVED, (TestCase("1", "1"),), limits=limits)])
+    assert judgement.accepted, judgement
+    assert judgement.tests[0].wall_seconds > limits.wall_seconds
+
+
 STEADY = [Sample(1.0, 100 << 20, 200 << 20, 30, 6)] * 20
 
 
