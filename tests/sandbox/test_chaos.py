@@ -15,7 +15,7 @@ from sandbox.processes import descendants
 
 JUDGEMENTS = 5000
 PAUSE_SECONDS = (0.05, 0.1)
-PROGRESS = 10
+PROGRESS = 25
 STOPPED_SHARE, STOPPED_SECONDS = 0.05, 0.5
 # Programs of both forms; the first and the third are right for each of their tests.
 SCRIPTS = ("print(int(input()) + {n})", "print(int(input()) - {n})")
