@@ -47,6 +47,7 @@ _TENTHS = 10
 _BLOCK = 1000
 _SETTLE_SECONDS = 3.0
 _MEMORY_ALLOWANCE_BYTES = 8 << 20  # of the caller, and of all workers together
+_OURS = "/o1coder-"  # how our own temporary files are called
 _FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -126,10 +127,19 @@ class Soak:
         return self.samples[-1]
 
     def files_left(self) -> list[str]:
-        """Temporary files of the programs' users, or of ours where they have none of their own, that are new."""
-        self._settle()
-        owners = _users(descendants(os.getpid())) or {os.geteuid()}
-        return sorted(path for path, owner in _files().items() if path not in self._files and owner in owners)
+        """New temporary files of the programs' users, or of ours by their name, that do not go away.
+
+        Where programs run as the user who runs this, theirs cannot be told from others of that user.
+        """
+        owners = _users(descendants(os.getpid()))
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        left = _files().keys() - self._files.keys()
+        while True:
+            now = _files()
+            left = {path for path in left & now.keys() if now[path] in owners or _OURS in path}
+            if not left or time.monotonic() >= deadline:
+                return sorted(left)
+            time.sleep(0.1)
 
     def _settle(self) -> None:
         """Gives the processes of the last program time to end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 
 import pytest
@@ -80,3 +81,10 @@ def test_soak_sees_wrong_verdicts() -> None:
         judged = soak.Soak(pool)
         judged.run([soak.Case(Submission("s", "print(1)", (TestCase("", "2"),)), "accepted")])
     assert judged.wrong == ["s: wrong_answer where accepted is right (no detail)"]
+
+
+def test_soak_sees_files_left_behind() -> None:
+    with Pool(SandboxConfig(workers=1, isolation="trusted")) as pool:
+        judged = soak.Soak(pool)
+        with tempfile.NamedTemporaryFile(dir="/tmp", prefix="o1coder-") as file:
+            assert judged.files_left() == [file.name]
