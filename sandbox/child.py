@@ -22,7 +22,8 @@ EXITED, CPU_SPENT, WALL_SPENT, ABANDONED = "exited", "cpu", "wall", "abandoned"
 
 REPORT_FD, JOB_FD = 3, 4
 MAX_FDS = 256
-# A sleeper is told from a starved program by its share of a CPU over the wall limit.
+# A sleeper is told from a starved program by the CPU time that it used in a window of wall time: this share of its CPU
+# limit, or of the window where that is shorter.
 _IDLE_SHARE = 0.1
 MAX_WALL_WINDOWS = 4
 
@@ -142,6 +143,7 @@ def watch(pid: int, job: Job, hangup: int | None = None) -> Ended:
         poll.register(hangup, 0)
     clock = (~pid << 3) | 2  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers.h
     cause, used, windows, used_before = EXITED, 0.0, 1, 0.0
+    least = _IDLE_SHARE * min(job.cpu_seconds, job.wall_seconds)
     while True:
         left = min(job.cpu_seconds - used, start + windows * job.wall_seconds - time.monotonic())
         events = dict(poll.poll(max(1, math.ceil(left * 1000))))
@@ -154,7 +156,7 @@ def watch(pid: int, job: Job, hangup: int | None = None) -> Ended:
             cause = CPU_SPENT
         elif time.monotonic() < start + windows * job.wall_seconds:
             continue
-        elif used - used_before >= _IDLE_SHARE * job.wall_seconds and windows < MAX_WALL_WINDOWS:
+        elif used - used_before >= least and windows < MAX_WALL_WINDOWS:
             windows, used_before = windows + 1, used
             continue
         else:

@@ -17,11 +17,11 @@ from o1coder_jax.records import Verdict
 from sandbox import channel, isolation
 
 _IN_FLIGHT = 2  # tasks that a worker has at a time: the one that it is at, and the next, so that it never waits
-_ATTEMPTS = 2
+ATTEMPTS = 5  # workers that may die at a program, which need not be its fault, before it is given up
 _READ_BYTES = 1 << 20
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
-_MAX_STARTS_IN_VAIN = 3
+_MAX_STARTS_IN_VAIN = 20
 
 Answer = tuple[Any, ...]
 """(verdict, compiled, passed, total, rows, values, tests run), as `session.Session.run` gives it."""
@@ -265,8 +265,8 @@ class Crew:
         tasks = list(member.tasks)
         if tasks:
             tasks[0].attempts += 1
-            if tasks[0].attempts >= _ATTEMPTS:
-                tasks.pop(0).finish(infra_answer("a sandbox worker died twice over this program"))
+            if tasks[0].attempts >= ATTEMPTS:
+                tasks.pop(0).finish(infra_answer(f"{ATTEMPTS} sandbox workers died over this program"))
         with self._lock:
             self._queue.extendleft(reversed(tasks))
 

@@ -1,8 +1,8 @@
 """A worker: takes submissions from the pool, has them run by its zygote, and compares what they gave.
 
 The worker holds the expected outputs and never runs foreign code. It reads frames (`sandbox.channel`) on descriptor 0
-and answers on descriptor 1. A failure of our own machinery is met by a new zygote and one more try; after that the
-submission's verdict is `infra_error`.
+and answers on descriptor 1. A failure of our own machinery is met by a new zygote and another try; after some of these
+the submission's verdict is `infra_error`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from sandbox.session import Session, Work
 
 # The longest integer that is read from a program's result; conversion takes quadratic time.
 _MAX_INTEGER_DIGITS = 50_000
-_ATTEMPTS = 2
+_ATTEMPTS = 5  # zygotes, or processes below them, that may die at a program
+_STARTS = 20  # of a zygote; one that is killed while it starts says nothing of the program
 _PARENT_CHECK_MS = 1000
 _READ_BYTES = 1 << 20
 
@@ -49,8 +50,6 @@ class Worker:
         failure = ""
         for _ in range(_ATTEMPTS):
             try:
-                if self._zygote is None:
-                    self._zygote = Zygote(self._settings)
                 return channel.pack(self._judge(work, expected))
             except InfraFailure as error:
                 failure = str(error)
@@ -61,11 +60,24 @@ class Worker:
         return channel.pack(("infra_error", False, 0, len(work.inputs), [row], [], 0))
 
     def _judge(self, work: Work, expected: list[Any] | None) -> tuple[Any, ...]:
-        assert self._zygote is not None
+        zygote = self._running_zygote()
         matches = compare.matcher(work.compare, call_form=work.fn_name is not None)
         if expected is None or (matches is not None and not work.keep_values):
-            return Session(self._zygote, work, expected, matches or operator.eq).run()
-        return Afterwards(self._zygote, work, expected, matches).run()
+            return Session(zygote, work, expected, matches or operator.eq).run()
+        return Afterwards(zygote, work, expected, matches).run()
+
+    def _running_zygote(self) -> Zygote:
+        """The zygote, or another one in its place; `InfraFailure` when none can be started any more."""
+        for start in range(_STARTS):
+            if self._zygote is not None:
+                break
+            try:
+                self._zygote = Zygote(self._settings)
+            except InfraFailure:
+                if start == _STARTS - 1:
+                    raise
+        assert self._zygote is not None
+        return self._zygote
 
     def _drop_zygote(self) -> None:
         if self._zygote is not None:
