@@ -21,13 +21,14 @@ class Broken(BaseException):
 
 
 class Handle:
-    """An object of the program. It equals only itself, and whether it is true is not known."""
+    """An object of the program. It equals only itself; whether it is true is not known, except of a regular match."""
 
-    __slots__ = ("_ask", "_number")
+    __slots__ = ("_ask", "_match", "_number")
 
-    def __init__(self, ask: Callable[..., Any], number: int):
+    def __init__(self, ask: Callable[..., Any], number: int, match: bool):
         object.__setattr__(self, "_ask", ask)
         object.__setattr__(self, "_number", number)
+        object.__setattr__(self, "_match", match)
 
     def __getattribute__(self, name: str) -> Any:
         if name in _LOCAL_NAMES:
@@ -74,6 +75,8 @@ class Handle:
         return type(value) is Handle and _ask(self, "isinstance", value, self) is True
 
     def __bool__(self) -> bool:
+        if object.__getattribute__(self, "_match"):
+            return True
         raise TypeError("the program gave an object of its own where the test wants a value")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -110,6 +113,7 @@ class Questions:
         self._functions: list[Callable[..., Any]] = []
         self._readers: dict[str, Callable[..., Any]] = {
             "h": self._handle,
+            "m": lambda number: self._handle(number, match=True),
             "k": self._function,
             "E": self._exception_class,
         }
@@ -189,10 +193,10 @@ class Questions:
             return link.RAISED + codec.dumps(codec.Writer(_by_name_only).node(_plain(error)))
         return link.VALUE + codec.dumps(node)
 
-    def _handle(self, number: int) -> Handle:
+    def _handle(self, number: int, match: bool = False) -> Handle:
         if type(number) is not int:
             raise BadData("an object without a number")
-        return self._handles.setdefault(number, Handle(self.ask, number))
+        return self._handles.setdefault(number, Handle(self.ask, number, match))
 
     def _function(self, number: int) -> Callable[..., Any]:
         if type(number) is not int or not 0 <= number < len(self._functions):

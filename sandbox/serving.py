@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -95,7 +96,7 @@ class Server:
             # Its name and its base let the tests catch it.
             base = next((base for base in value.__bases__ if issubclass(base, BaseException)), Exception)
             return ["E", number, value.__name__, node(base)]
-        return ["h", number]
+        return ["m" if type(value) is re.Match else "h", number]
 
     def _callback(self, number: int) -> Callback:
         return self._callbacks.setdefault(number, Callback(number, self._call_back))
