@@ -60,7 +60,8 @@ def run_asserts(
             # A value may be written in more bytes than it has, and the arguments come back beside it.
             line = link.Link(READING_FD, WRITING_FD, _FRAME_ROOM * job.output_bytes)
             texts = {index: job.read_input(JOB_FD, index) for index in indices}
-            tests = testing.Tests(line, lines, setup, job.read_name(JOB_FD))
+            setup_text = job.read_code(JOB_FD).decode("utf-8", "surrogatepass")
+            tests = testing.Tests(line, lines, setup, setup_text, job.read_name(JOB_FD))
             tests.run_all(tests.compiled(texts, job.memory_bytes), confined)
         os._exit(0)
 
@@ -134,6 +135,8 @@ def watch_pair(program_pid: int, tests_pid: int, job: Job, hangup: int) -> tuple
             else:
                 causes = [child.WALL_SPENT, child.WALL_SPENT]
         break
+    if causes[1] != child.EXITED:
+        os.kill(program_pid, signal.SIGKILL)  # first, or it would end by itself when the tests do
     tests = _end(pids[1], pidfds[1], causes[1], start)
     if os.WIFEXITED(tests.status) and os.WEXITSTATUS(tests.status) == testing.EXIT_PROGRAM_GONE:
         poll = select.poll()
@@ -148,7 +151,7 @@ def _end(pid: int, pidfd: int, cause: str, start: float) -> child.Ended:
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     os.close(pidfd)
-    if os.WIFEXITED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+    if cause == child.STOPPED and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
         cause = child.EXITED  # by itself, before we came
     cpu = usage.ru_utime + usage.ru_stime
     return child.Ended(cause, status, cpu, time.monotonic() - start, usage.ru_maxrss * 1024)

@@ -128,9 +128,6 @@ class Questions:
         """What the program has under a name."""
         return self.ask("name", (name,), {})
 
-    def is_module(self, name: str) -> bool:
-        return self.ask("is_module", (name,), {}) is True
-
     def ask(self, operation: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Has an operation done by the program; raises what it raises there."""
         writer = codec.Writer(self._foreign)

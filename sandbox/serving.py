@@ -51,7 +51,6 @@ class Server:
     def serve(self, namespace: dict[str, Any]) -> None:
         """Answers until the tests are done; `link.Gone` then."""
         self._operations["name"] = lambda name: _named(namespace, name)
-        self._operations["is_module"] = lambda name: isinstance(namespace.get(name), types.ModuleType)
         self._link.send(link.READY)
         while True:
             self._answer(self._link.receive())

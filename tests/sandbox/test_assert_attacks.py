@@ -183,6 +183,20 @@ def test_test_is_jailed_too(pool: Pool, name: str) -> None:
     assert found == expected, detail
 
 
+def test_a_standard_module_is_not_the_programs(pool: Pool) -> None:
+    code = "class math:\n    isclose = lambda *a: True\ndef f(): return 1"
+    assert verdict(pool, code, "assert math.isclose(f(), 2)")[0] == "wrong_answer"
+
+
+def test_a_function_with_the_name_of_a_module_is_the_programs(pool: Pool) -> None:
+    assert verdict(pool, "def bisect(x): return x", "assert bisect(1) == 1") == ("accepted", "")
+
+
+def test_a_builtin_is_not_the_programs(pool: Pool) -> None:
+    code = "def set(x): return 1\ndef sorted(x): return 1\ndef f(): return [1]"
+    assert verdict(pool, code, "assert set(f()) == set([2]) or sorted(f()) == [2]")[0] == "wrong_answer"
+
+
 def test_what_a_test_knows_is_found_where_it_may_be(pool: Pool) -> None:
     """The secret is what the attacks look for: a program that is told it passes."""
     assert verdict(pool, f"def f(): return '{SECRET}'", TEST) == ("accepted", "")
