@@ -220,6 +220,12 @@ WRONG = [
         """,
         3,
     ),
+    call(
+        "a guess in place of the report on loading",
+        "wrong_answer",
+        "import os\nos.write(3, b'V -1 0 2\\n')\nos._exit(0)",
+        2,
+    ),
     call("not a number", "wrong_answer", "def f(): return float('nan')", float("nan")),
     call("true for one", "wrong_answer", "def f(): return True", 1),
     call("one for true", "wrong_answer", "def f(): return 1", True),

@@ -7,12 +7,28 @@ from __future__ import annotations
 
 import os
 import socket
+import types
 
 from sandbox import channel, confine, program, source
 from sandbox.child import ABANDONED, JOB_FD, REPORT_FD, Files, Job, fork, limit_memory, memory_file, watch
 
 # A report holds the results of many tests, so it is given room for more than one of the largest.
 _REPORT_ROOM = 16
+
+
+def compile_reported(job: Job, lines: program.Reporter, file_name: str = source.FILE_NAME) -> types.CodeType | None:
+    """Compiles the job's code, imports what it uses and reports that; None, with a line that says why, if it fails."""
+    try:
+        code = source.compile_program(job.read_code(JOB_FD), job.memory_bytes, file_name)
+        source.preload(code)
+    except source.CompileFailure as failure:
+        lines.text(program.NOT_COMPILED, program.LOADING, f"{failure.verdict} {failure}")
+        return None
+    except MemoryError:
+        lines.text(program.NOT_COMPILED, program.LOADING, "memory_limit MemoryError while compiling")
+        return None
+    lines.text(program.COMPILED, program.LOADING, "")
+    return code
 
 
 def run_calls(
@@ -28,16 +44,9 @@ def run_calls(
     def main() -> None:
         limit_memory(job, base_bytes)
         lines = program.Reporter(REPORT_FD, job.output_bytes)
-        try:
-            code = source.compile_program(job.read_code(JOB_FD), job.memory_bytes)
-            source.preload(code)
-        except source.CompileFailure as failure:
-            lines.text(program.NOT_COMPILED, program.LOADING, f"{failure.verdict} {failure}")
+        code = compile_reported(job, lines)
+        if code is None:
             return
-        except MemoryError:
-            lines.text(program.NOT_COMPILED, program.LOADING, "memory_limit MemoryError while compiling")
-            return
-        lines.text(program.COMPILED, program.LOADING, "")
         if child_filter is not None:
             child_filter.install()
         program.run_calls(code, job.read_name(JOB_FD), indices, lambda index: job.read_input(JOB_FD, index), lines)

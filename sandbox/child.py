@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import math
 import os
 import resource
@@ -17,14 +18,15 @@ from typing import Any
 
 from sandbox import confine, program
 
-# Why a child ended; `ABANDONED`: the worker was gone before it did.
-EXITED, CPU_SPENT, WALL_SPENT, ABANDONED = "exited", "cpu", "wall", "abandoned"
+# Why a child ended; `ABANDONED`: the worker was gone before it did; `STOPPED`: it was no longer needed.
+EXITED, CPU_SPENT, WALL_SPENT, ABANDONED, STOPPED = "exited", "cpu", "wall", "abandoned", "stopped"
 
-REPORT_FD, JOB_FD = 3, 4
+REPORT_FD, JOB_FD, READING_FD, WRITING_FD = 3, 4, 5, 6
 MAX_FDS = 256
+_FIRST_HIGH_FD = 16
 # A sleeper is told from a starved program by the CPU time that it used in a window of wall time: this share of its CPU
 # limit, or of the window where that is shorter.
-_IDLE_SHARE = 0.1
+IDLE_SHARE = 0.1
 MAX_WALL_WINDOWS = 4
 
 
@@ -79,12 +81,16 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The descriptors that a child gets: as 0, 1, `REPORT_FD`, and, if given, `JOB_FD`."""
+    """The descriptors that a child gets: as 0, 1, `REPORT_FD`, and, if given, `JOB_FD`, `READING_FD`, `WRITING_FD`.
+
+    The last two are ends of pipes; with them all have to be high (`move_high`).
+    """
 
     stdin: int
     stdout: int
     report: int
     job: int | None = None
+    pipes: tuple[int, int] | None = None
 
     def put_in_place(self) -> None:
         """Makes them the only ones that are open, besides 2."""
@@ -93,7 +99,12 @@ class Files:
         os.dup2(self.report, REPORT_FD)
         if self.job is not None:
             os.dup2(self.job, JOB_FD)
-        os.closerange(JOB_FD if self.job is None else JOB_FD + 1, MAX_FDS)
+        first_unused = JOB_FD if self.job is None else JOB_FD + 1
+        if self.pipes is not None:
+            os.dup2(self.pipes[0], READING_FD)
+            os.dup2(self.pipes[1], WRITING_FD)
+            first_unused = WRITING_FD + 1
+        os.closerange(first_unused, MAX_FDS)
 
 
 def memory_file(name: str, data: bytes = b"") -> int:
@@ -105,6 +116,18 @@ def memory_file(name: str, data: bytes = b"") -> int:
     if data:
         os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def move_high(fd: int) -> int:
+    """Out of the way of the descriptors that a child puts in order."""
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD)
+    os.close(fd)
+    return high
+
+
+def cpu_clock(pid: int) -> int:
+    """The clock of a process's CPU time."""
+    return (~pid << 3) | 2  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers.h
 
 
 def limit_memory(job: Job, base_bytes: int) -> None:
@@ -141,9 +164,9 @@ def watch(pid: int, job: Job, hangup: int | None = None) -> Ended:
     poll.register(pidfd, select.POLLIN)
     if hangup is not None:
         poll.register(hangup, 0)
-    clock = (~pid << 3) | 2  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers.h
+    clock = cpu_clock(pid)
     cause, used, windows, used_before = EXITED, 0.0, 1, 0.0
-    least = _IDLE_SHARE * min(job.cpu_seconds, job.wall_seconds)
+    least = IDLE_SHARE * min(job.cpu_seconds, job.wall_seconds)
     while True:
         left = min(job.cpu_seconds - used, start + windows * job.wall_seconds - time.monotonic())
         events = dict(poll.poll(max(1, math.ceil(left * 1000))))

@@ -18,7 +18,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sandbox.source import FILE_NAME
 
@@ -31,6 +31,8 @@ READY = b"R"  # the module was loaded and the entry point is there
 VALUE = b"V"
 EXIT = b"X"  # SystemExit; the payload is its status
 TOO_LARGE = b"T"  # the value could not be written down
+
+Found = TypeVar("Found")
 
 LOADING = -1  # the index of lines about compiling and loading
 EXIT_FAILED = 1
@@ -46,13 +48,13 @@ def fresh_module(name: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, file_name: str = FILE_NAME) -> str:
     """`Type: message (line n)`, cut; the message is the program's own code, so anything may happen in it."""
     try:
         text = f"{type(error).__name__}: {error}"
         trace, line = error.__traceback__, 0
         while trace is not None:
-            if trace.tb_frame.f_code.co_filename == FILE_NAME:
+            if trace.tb_frame.f_code.co_filename == file_name:
                 line = trace.tb_lineno
             trace = trace.tb_next
         return text[:_DETAIL_CHARACTERS] + (f" (line {line})" if line else "")
@@ -129,11 +131,11 @@ def find_entry(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
 
 
 class Reporter:
-    """Writes the lines of the call form; what it needs is bound when it is made."""
+    """Writes the lines of the call form; what it needs is bound when it is made. `clock` gives nanoseconds."""
 
-    def __init__(self, report: int, limit: int):
+    def __init__(self, report: int, limit: int, clock: Callable[[], int] = time.process_time_ns):
         self._report, self._limit = report, limit
-        self._write, self._clock, self._encode = os.write, time.process_time_ns, json.JSONEncoder().encode
+        self._write, self._clock, self._encode = os.write, clock, json.JSONEncoder().encode
         self._since = 0
 
     def begin(self) -> None:
@@ -173,7 +175,7 @@ def run_calls(
     leave, decode, tell = os._exit, json.loads, describe
     status = EXIT_FAILED
     try:
-        entry = _load(code, name, lines)
+        entry = load(code, lambda namespace: find_entry(namespace, name), lines)
         if entry is None:
             return
         for index in indices:
@@ -193,7 +195,8 @@ def run_calls(
         leave(status)
 
 
-def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any] | None:
+def load(code: types.CodeType, find: Callable[[dict[str, Any]], Found], lines: Reporter) -> Found | None:
+    """Runs a program as a module and gives what `find` finds in it; None, with a line that says why, if that fails."""
     tell = describe
     lines.begin()
     try:
@@ -202,7 +205,7 @@ def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any
         if "Solution" in code.co_names:
             namespace.update(solution_names())
         exec(code, namespace)
-        entry = find_entry(namespace, name)
+        found = find(namespace)
     except SystemExit as error:
         lines.text(EXIT, LOADING, str(exit_status(error)))
     except MemoryError:
@@ -211,5 +214,5 @@ def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any
         lines.text(EXCEPTION, LOADING, tell(error))
     else:
         lines.text(READY, LOADING, "")
-        return entry
+        return found
     return None

@@ -32,7 +32,7 @@ class CompileFailure(Exception):
         self.verdict = verdict
 
 
-def compile_program(data: bytes, memory_bytes: int) -> types.CodeType:
+def compile_program(data: bytes, memory_bytes: int, file_name: str = FILE_NAME) -> types.CodeType:
     """Compiles UTF-8 text, or raises `CompileFailure`.
 
     Source that is beyond the compiler (a NUL, nesting without end) is a runtime error, as it is with a plain
@@ -42,7 +42,7 @@ def compile_program(data: bytes, memory_bytes: int) -> types.CodeType:
         source = data.decode("utf-8", "surrogatepass")
         if "\0" in source:
             raise CompileFailure(_FAILED, "ValueError: the source contains a NUL")
-        return compile(source, FILE_NAME, "exec", dont_inherit=True)
+        return compile(source, file_name, "exec", dont_inherit=True)
     except SyntaxError as error:
         deep = "too many" in str(error.msg) or "too deeply" in str(error.msg)
         detail = f"{type(error).__name__}: {error.msg} (line {error.lineno})"

@@ -57,7 +57,7 @@ class Worker:
             except (TypeError, ValueError, RecursionError) as error:
                 return channel.pack(("refused", f"not JSON values: {error}"))
         row = ("infra_error", 0.0, 0.0, 0, failure)
-        return channel.pack(("infra_error", False, 0, len(work.inputs), [row], [], 0))
+        return channel.pack(("infra_error", False, 0, len(work.inputs) or len(work.asserts or ()), [row], [], 0))
 
     def _judge(self, work: Work, expected: list[Any] | None) -> tuple[Any, ...]:
         zygote = self._running_zygote()

@@ -14,7 +14,6 @@ import _sitebuiltins
 import atexit
 import builtins
 import contextlib
-import fcntl
 import gc
 import importlib.machinery
 import os
@@ -28,11 +27,10 @@ import types
 import warnings
 from typing import Any
 
-from sandbox import caller, channel, child, confine, runner
+from sandbox import asserter, caller, channel, child, confine, runner
 
 # What most programs import; the rest is imported by the runner of the program that uses it.
 WARM = "bisect collections functools heapq itertools math operator random re string typing".split()
-_FIRST_HIGH_FD = 16
 _MAX_TASKS = 128
 
 
@@ -127,17 +125,20 @@ def serve(end: socket.socket, child_filter: confine.SystemCallFilter | None, bas
             message, fds = channel.receive(end)
         except EOFError:
             return
-        if message[0] not in ("scripts", "calls"):  # a wish for a runner that is no more
+        if message[0] not in ("scripts", "calls", "asserts"):  # a wish for a runner that is no more
             continue
-        job, job_fd = child.Job(*message[1]), _move_high(fds[0])
-        if message[0] == "calls":
+        job, (job_fd, *tests_fd) = child.Job(*message[1]), map(child.move_high, fds)
+        if message[0] == "asserts":
+            alive = asserter.run_asserts(end, job, (job_fd, *tests_fd), message[2], child_filter, base_bytes)
+        elif message[0] == "calls":
             alive = caller.run_calls(end, job, job_fd, message[2], child_filter, base_bytes)
         else:
             pid = os.fork()
             if pid == 0:
                 _become_runner(end, job, job_fd, child_filter, base_bytes, zygote)
             alive = _finish_runner(pid, job, end)
-        os.close(job_fd)
+        for fd in (job_fd, *tests_fd):
+            os.close(fd)
         if not alive:
             return
 
@@ -179,13 +180,6 @@ def _become_runner(
         os._exit(status)
 
 
-def _move_high(fd: int) -> int:
-    """Out of the way of the descriptors that a child puts in order."""
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD)
-    os.close(fd)
-    return high
-
-
 def _reap() -> None:
     """Collects what a runner that died has left behind; the kernel has killed it (`die_with_parent`)."""
     with contextlib.suppress(ChildProcessError):
@@ -194,7 +188,7 @@ def _reap() -> None:
 
 
 def main() -> None:
-    end = socket.socket(fileno=_move_high(int(sys.argv[2])))
+    end = socket.socket(fileno=child.move_high(int(sys.argv[2])))
     start, _ = channel.receive(end)
     warm_up()
     child_filter = confine_zygote(start)

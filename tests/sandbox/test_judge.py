@@ -95,6 +95,13 @@ def test_details_that_are_no_text_are_written(monkeypatch: pytest.MonkeyPatch, t
     assert rows[1]["id"] == chr(0xD800)
 
 
+def test_assert_form_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tests = {"setup": "def two(): return 2", "asserts": ["assert f(1) == two()", "assert f(1) == 1"]}
+    [row] = judged(monkeypatch, tmp_path, [{"id": "a", "code": "def f(x): return x + 1", **tests}])[1]
+    assert [test["verdict"] for test in row["tests"]] == ["accepted", "wrong_answer"]
+    assert (row["verdict"], row["passed"], row["total"]) == ("wrong_answer", 1, 2)
+
+
 @pytest.mark.parametrize(
     "line",
     [
