@@ -111,21 +111,29 @@ def limit_memory(job: Job, base_bytes: int) -> None:
     confine.lower_limit(resource.RLIMIT_AS, base_bytes + job.memory_bytes)
 
 
-def fork(job: Job, files: Files, report_bytes: int, main: Callable[[], None]) -> int:
-    """Starts a child that limits itself and runs `main`, which never returns; gives its process id."""
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            confine.die_with_parent()
-            if os.getppid() == parent:  # else it died before the line above
-                files.put_in_place()
-                confine.lower_limit(resource.RLIMIT_FSIZE, report_bytes + 1)
-                confine.lower_limit(resource.RLIMIT_CPU, math.ceil(job.cpu_seconds) + 1)
-                main()
-        finally:
-            os._exit(program.EXIT_FAILED)
-    return pid
+class Starter:
+    """Starts the children of a job. What it can it works out once, before the first: see `Runner`."""
+
+    def __init__(self, job: Job, report_bytes: int, main: Callable[[], None]):
+        """`main` is what a child runs, and never returns."""
+        self._main, self._parent = main, os.getpid()
+        self._file_size = confine.lowered(resource.RLIMIT_FSIZE, report_bytes + 1)
+        self._cpu = confine.lowered(resource.RLIMIT_CPU, math.ceil(job.cpu_seconds) + 1)
+
+    def start(self, files: Files) -> int:
+        """The process id of a new child, which limits itself and runs `main`."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                confine.die_with_parent()
+                if os.getppid() == self._parent:  # else it died before the line above
+                    files.put_in_place()
+                    resource.setrlimit(resource.RLIMIT_FSIZE, self._file_size)
+                    resource.setrlimit(resource.RLIMIT_CPU, self._cpu)
+                    self._main()
+            finally:
+                os._exit(program.EXIT_FAILED)
+        return pid
 
 
 def watch(pid: int, job: Job, hangup: int | None = None) -> Ended:

@@ -149,6 +149,7 @@ def worker_settings(chosen: Layers, index: int) -> dict[str, Any]:
             "child_filter": syscalls.child_filter(open_files=not chosen.files_closed) if confined else None,
             "uid": _first_uid() + index if chosen.own_user else None,
             "relative_imports": chosen.own_user and not chosen.bubblewrap,
+            "library": sysconfig.get_path("stdlib"),
         },
     }
 

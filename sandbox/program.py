@@ -9,12 +9,11 @@ Standard library only.
 
 from __future__ import annotations
 
+import _io
 import atexit
-import io
 import json
 import os
 import sys
-import threading
 import time
 import types
 from collections.abc import Callable
@@ -74,22 +73,24 @@ def _flush(stream: Any) -> None:
 
 def _finish(namespace: dict[str, Any]) -> None:
     """What an interpreter does before it ends: waits for threads, runs exit functions, flushes files."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
     atexit._run_exitfuncs()
+    # `_io._IOBase` is the class below `io.IOBase`, which asks its list of virtual subclasses and is slow for that.
     for value in list(namespace.values()):
-        if isinstance(value, io.IOBase) and not value.closed and value.writable():
+        if isinstance(value, _io._IOBase) and not value.closed and value.writable():
             value.flush()
     _flush(sys.stdout)
-    _flush(sys.__stdout__)
+    if sys.__stdout__ is not sys.stdout:
+        _flush(sys.__stdout__)
 
 
-def run_script(code: types.CodeType, report: int) -> None:
-    """Runs a program as `__main__` on descriptors 0 and 1; never returns."""
+def run_script(code: types.CodeType, namespace: dict[str, Any], report: int) -> None:
+    """Runs a program in the namespace of a fresh `__main__`, on descriptors 0 and 1; never returns."""
     leave, write, tell = os._exit, os.write, describe
     status = EXIT_FAILED
     try:
-        namespace = fresh_module("__main__")
-        sys.argv = ["program.py"]
         try:
             exec(code, namespace)
             status = 0

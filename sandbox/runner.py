@@ -9,11 +9,12 @@ import math
 import os
 import resource
 import socket
+import sys
 import types
 from typing import Any
 
 from sandbox import channel, confine, program, source
-from sandbox.child import REPORT_FD, Files, Job, fork, limit_memory, memory_file, watch
+from sandbox.child import REPORT_FD, Files, Job, Starter, limit_memory, memory_file, watch
 
 _NOTE_BYTES = 1200
 
@@ -44,27 +45,31 @@ class Runner:
         self._serve_runs(code)
 
     def _serve_runs(self, code: types.CodeType) -> None:
+        sys.argv = ["program.py"]
+        namespace, child_filter = program.fresh_module("__main__"), self._filter
+
+        def main() -> None:
+            if child_filter is not None:
+                child_filter.install()
+            program.run_script(code, namespace, REPORT_FD)
+
+        starter = Starter(self._job, self._job.output_bytes, main)
         while True:
             (kind, sequence, *rest), _ = channel.receive(self._end)
             if sequence != self._job.sequence or kind != "run":
                 return
             first, stop = rest
             for index in range(first, stop):
-                self._run(code, index)
+                self._run(starter, index)
 
     def _say(self, kind: str, *values: Any, fds: tuple[int, ...] = ()) -> None:
         channel.send(self._end, (kind, self._job.sequence, *values), fds)
 
-    def _run(self, code: types.CodeType, index: int) -> None:
+    def _run(self, starter: Starter, index: int) -> None:
         stdin = memory_file("stdin", self._job.read_input(self._job_fd, index))
         stdout, report = memory_file("stdout"), memory_file("report")
 
-        def main() -> None:
-            if self._filter is not None:
-                self._filter.install()
-            program.run_script(code, REPORT_FD)
-
-        ended = watch(fork(self._job, Files(stdin, stdout, report), self._job.output_bytes, main), self._job)
+        ended = watch(starter.start(Files(stdin, stdout, report)), self._job)
         note = os.pread(report, _NOTE_BYTES, 0)
         self._say("ran", index, ended.row(), note, fds=(stdout,))
         for fd in (stdin, stdout, report):

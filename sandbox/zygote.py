@@ -18,17 +18,15 @@ import fcntl
 import gc
 import importlib.machinery
 import os
-import random
 import resource
 import select
 import socket
 import sys
-import sysconfig
 import types
 import warnings
 from typing import Any
 
-from sandbox import caller, channel, child, confine, runner
+from sandbox import caller, channel, child, confine, runner, source
 
 # What most programs import; the rest is imported by the runner of the program that uses it.
 WARM = "bisect collections functools heapq itertools math operator random re string typing".split()
@@ -38,14 +36,15 @@ _MAX_TASKS = 128
 
 def warm_up() -> None:
     """Loads modules, restores what `-S` leaves out, and makes random numbers repeatable."""
-    for name in WARM:
-        __import__(name)
+    with source.without_fork_hooks():
+        for name in WARM:
+            __import__(name)
     quitters = {name: _sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit")}
     for name, quitter in quitters.items():
         setattr(builtins, name, quitter)
     warnings.simplefilter("ignore")
     atexit._clear()
-    random.seed(0)
+    sys.modules["random"].seed(0)
     sys.set_int_max_str_digits(0)  # the CPU limit is the guard here
     os.environ.clear()
 
@@ -65,13 +64,12 @@ class _RelativeFinder(importlib.machinery.FileFinder):
         return spec
 
 
-def import_from_working_directory() -> None:
+def import_from_working_directory(library: str) -> None:
     """Makes the standard library importable through the working directory.
 
     After the uid is dropped an interpreter below a 0700 home can no longer be reached by its absolute path, but paths
     relative to an open directory still work.
     """
-    library = sysconfig.get_path("stdlib")
     os.chdir(library)
     loaders = [
         (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
@@ -99,7 +97,7 @@ def confine_zygote(start: dict[str, Any]) -> confine.SystemCallFilter | None:
         confine.lower_limit(which, 0)
     confine.lower_limit(resource.RLIMIT_NOFILE, child.MAX_FDS)
     if start["relative_imports"]:
-        import_from_working_directory()
+        import_from_working_directory(start["library"])
     if start["uid"] is not None:
         confine.lower_limit(resource.RLIMIT_NPROC, _MAX_TASKS)
         confine.become(start["uid"])
