@@ -46,7 +46,7 @@ def run_calls(
     pid = Starter(job, _REPORT_ROOM * job.output_bytes, main).start(Files(stdin, stdout, report, job_fd))
     ended = watch(pid, job, end.fileno())
     if ended.cause != ABANDONED:
-        channel.send(end, ("called", job.sequence, ended.row()), (report,))
+        channel.send(end, ("called", job.sequence, tuple(ended)), (report,))
     for fd in (stdin, stdout, report):
         os.close(fd)
     return ended.cause != ABANDONED

@@ -1,11 +1,10 @@
 """A child process for a run of a program: made, confined, watched and ended here.
 
-Standard library only.
+Standard library only, and little of it (`dataclasses` brings much along): what a zygote holds, every fork pays for.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import resource
@@ -13,7 +12,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from sandbox import confine, program
 
@@ -27,8 +26,7 @@ _IDLE_SHARE = 0.1
 MAX_WALL_WINDOWS = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What the worker says of a program; its code and inputs lie in a sealed memory file.
 
     The file begins with `tests + 3` offsets of 8 bytes (little-endian, from the file's start): of the code, the entry
@@ -62,8 +60,7 @@ class Job:
         return b"".join(pieces)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How a child ended: a cause, the wait status, and what it used."""
 
     cause: str
@@ -72,12 +69,8 @@ class Ended:
     wall_seconds: float
     memory_bytes: int
 
-    def row(self) -> tuple[Any, ...]:
-        return dataclasses.astuple(self)
 
-
-@dataclasses.dataclass(frozen=True)
-class Files:
+class Files(NamedTuple):
     """The descriptors that a child gets: as 0, 1, `REPORT_FD`, and, if given, `JOB_FD`."""
 
     stdin: int

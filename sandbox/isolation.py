@@ -42,7 +42,7 @@ main()
 """
 INTERPRETER_FLAGS = ("-S", "-s", "-P", "-B", "-X", "utf8")
 # glibc gives each thread an arena of 64 MB of address space, which would count against the memory limit.
-ZYGOTE_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LC_ALL": "C.UTF-8"}
+ZYGOTE_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1", "LC_ALL": "C.UTF-8"}
 
 _INSIDE = "/opt/sandbox"  # where this package is in a `full` zygote's tree
 _FIRST_UID_LARGE, _UIDS_LARGE = 1_000_000_000, 200_000_000

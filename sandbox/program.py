@@ -71,7 +71,7 @@ def _flush(stream: Any) -> None:
         stream.flush()
 
 
-def _finish(namespace: dict[str, Any]) -> None:
+def finish(namespace: dict[str, Any]) -> None:
     """What an interpreter does before it ends: waits for threads, runs exit functions, flushes files."""
     threading = sys.modules.get("threading")
     if threading is not None:
@@ -96,7 +96,7 @@ def run_script(code: types.CodeType, namespace: dict[str, Any], report: int) -> 
             status = 0
         except SystemExit as error:
             status = exit_status(error)
-        _finish(namespace)
+        finish(namespace)
     except MemoryError:
         status = EXIT_FAILED
         write(report, MEMORY)

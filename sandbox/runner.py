@@ -11,12 +11,15 @@ import resource
 import socket
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
 from sandbox import channel, confine, program, source
-from sandbox.child import REPORT_FD, Files, Job, Starter, limit_memory, memory_file, watch
+from sandbox.channel import MAX_FDS as MAX_RESULTS
+from sandbox.child import REPORT_FD, Ended, Files, Job, Starter, limit_memory, memory_file, watch
 
 _NOTE_BYTES = 1200
+_MAX_WAITING_SECONDS = 0.1  # results of tests that take longer than this together do not wait for each other
 
 
 class Runner:
@@ -58,19 +61,34 @@ class Runner:
             (kind, sequence, *rest), _ = channel.receive(self._end)
             if sequence != self._job.sequence or kind != "run":
                 return
-            first, stop = rest
-            for index in range(first, stop):
-                self._run(starter, index)
+            self._run_tests(starter, *rest)
 
-    def _say(self, kind: str, *values: Any, fds: tuple[int, ...] = ()) -> None:
+    def _run_tests(self, starter: Starter, first: int, stop: int) -> None:
+        """Runs the tests from `first` to before `stop`, and says how they ended, several in a message."""
+        rows: list[tuple[Any, ...]] = []
+        outputs: list[int] = []
+        waiting_seconds = 0.0
+        for index in range(first, stop):
+            ended, note, stdout = self._run(starter, index)
+            rows.append((index, tuple(ended), note))
+            outputs.append(stdout)
+            waiting_seconds += ended.wall_seconds
+            if len(rows) == MAX_RESULTS or index == stop - 1 or waiting_seconds > _MAX_WAITING_SECONDS:
+                self._say("ran", rows, fds=outputs)
+                for fd in outputs:
+                    os.close(fd)
+                rows, outputs, waiting_seconds = [], [], 0.0
+
+    def _say(self, kind: str, *values: Any, fds: Sequence[int] = ()) -> None:
         channel.send(self._end, (kind, self._job.sequence, *values), fds)
 
-    def _run(self, starter: Starter, index: int) -> None:
+    def _run(self, starter: Starter, index: int) -> tuple[Ended, bytes, int]:
+        """How a test ended, its note, and the file that holds what it printed."""
         stdin = memory_file("stdin", self._job.read_input(self._job_fd, index))
         stdout, report = memory_file("stdout"), memory_file("report")
 
         ended = watch(starter.start(Files(stdin, stdout, report)), self._job)
         note = os.pread(report, _NOTE_BYTES, 0)
-        self._say("ran", index, ended.row(), note, fds=(stdout,))
-        for fd in (stdin, stdout, report):
-            os.close(fd)
+        os.close(stdin)
+        os.close(report)
+        return ended, note, stdout
