@@ -71,21 +71,12 @@ class Ended(NamedTuple):
 
 
 class Files(NamedTuple):
-    """The descriptors that a child gets: as 0, 1, `REPORT_FD`, and, if given, `JOB_FD`."""
+    """The descriptors that a child gets: as 0, 1, `REPORT_FD`, and, if given, `JOB_FD`. No other is open, but 2."""
 
     stdin: int
     stdout: int
     report: int
     job: int | None = None
-
-    def put_in_place(self) -> None:
-        """Makes them the only ones that are open, besides 2."""
-        os.dup2(self.stdin, 0)
-        os.dup2(self.stdout, 1)
-        os.dup2(self.report, REPORT_FD)
-        if self.job is not None:
-            os.dup2(self.job, JOB_FD)
-        os.closerange(JOB_FD if self.job is None else JOB_FD + 1, MAX_FDS)
 
 
 def memory_file(name: str, data: bytes = b"") -> int:
@@ -105,64 +96,88 @@ def limit_memory(job: Job, base_bytes: int) -> None:
 
 
 class Starter:
-    """Starts the children of a job. What it can it works out once, before the first: see `Runner`."""
+    """Runs the children of a job, one at a time.
 
-    def __init__(self, job: Job, report_bytes: int, main: Callable[[], None]):
-        """`main` is what a child runs, and never returns."""
-        self._main, self._parent = main, os.getpid()
-        self._file_size = confine.lowered(resource.RLIMIT_FSIZE, report_bytes + 1)
-        self._cpu = confine.lowered(resource.RLIMIT_CPU, math.ceil(job.cpu_seconds) + 1)
+    What can be is worked out before the first, and before each fork: while a child lives, each page that its parent
+    touches is copied.
+    """
 
-    def start(self, files: Files) -> int:
-        """The process id of a new child, which limits itself and runs `main`."""
+    def __init__(self, job: Job, report_bytes: int, main: Callable[[], None], hangup: int | None = None):
+        """`main` is what a child runs, and never returns; a child is ended when the other end of `hangup` is closed."""
+        self._job, self._hangup = job, hangup
+        self._become_child = _prepared(job, report_bytes, main)
+        self._first_wait_ms = _milliseconds(min(job.cpu_seconds, job.wall_seconds))
+
+    def run(self, files: Files) -> Ended:
+        """Starts a child, waits for it, and ends it when it has used up its CPU time or its wall time."""
+        poll, wait_ms, become_child = select.poll(), self._first_wait_ms, self._become_child
+        if self._hangup is not None:
+            poll.register(self._hangup, 0)
+        start = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            try:
-                confine.die_with_parent()
-                if os.getppid() == self._parent:  # else it died before the line above
-                    files.put_in_place()
-                    resource.setrlimit(resource.RLIMIT_FSIZE, self._file_size)
-                    resource.setrlimit(resource.RLIMIT_CPU, self._cpu)
-                    self._main()
-            finally:
-                os._exit(program.EXIT_FAILED)
-        return pid
+            become_child(*files)
+        pidfd = os.pidfd_open(pid)
+        poll.register(pidfd, select.POLLIN)
+        events = poll.poll(wait_ms)
+        cause = EXITED
+        if pidfd not in dict(events):
+            cause = ABANDONED if events else self._wait_on(pid, pidfd, poll, start)
+            if cause != EXITED:
+                os.kill(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+        os.close(pidfd)
+        cpu = usage.ru_utime + usage.ru_stime
+        return Ended(cause, status, cpu, time.monotonic() - start, usage.ru_maxrss * 1024)
+
+    def _wait_on(self, pid: int, pidfd: int, poll: select.poll, start: float) -> str:
+        """Why a child that was not done at the first look has ended, or has to be.
+
+        One that is short of CPU because the machine is busy gets further windows of wall time.
+        """
+        job, windows, used_before = self._job, 1, 0.0
+        clock = (~pid << 3) | 2  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers.h
+        while True:
+            used = time.clock_gettime(clock)
+            wall_left = start + windows * job.wall_seconds - time.monotonic()
+            if used >= job.cpu_seconds:
+                return CPU_SPENT
+            if wall_left <= 0:
+                if used - used_before < _IDLE_SHARE * job.wall_seconds or windows == MAX_WALL_WINDOWS:
+                    return WALL_SPENT
+                windows, used_before = windows + 1, used
+                continue
+            events = dict(poll.poll(_milliseconds(min(job.cpu_seconds - used, wall_left))))
+            if events:
+                return EXITED if pidfd in events else ABANDONED
 
 
-def watch(pid: int, job: Job, hangup: int | None = None) -> Ended:
-    """Waits for a child and ends it when it has used up its CPU time or its wall time.
+def _prepared(job: Job, report_bytes: int, main: Callable[[], None]) -> Callable[[int, int, int, int | None], None]:
+    """What a child does before `main`, given its `Files`: names are looked up here, not in each child."""
+    parent, die_with_parent, getppid, leave = os.getpid(), confine.die_with_parent, os.getppid, os._exit
+    dup2, closerange, setrlimit = os.dup2, os.closerange, resource.setrlimit
+    file_size_limit, cpu_limit, failed = resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, program.EXIT_FAILED
+    file_size = confine.lowered(file_size_limit, report_bytes + 1)
+    cpu = confine.lowered(cpu_limit, math.ceil(job.cpu_seconds) + 1)
 
-    A child that is short of CPU because the machine is busy gets further windows of wall time. With `hangup`, the child
-    is ended, too, when the other end of that socket is closed.
-    """
-    start = time.monotonic()
-    pidfd = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if hangup is not None:
-        poll.register(hangup, 0)
-    clock = (~pid << 3) | 2  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers.h
-    cause, used, windows, used_before = EXITED, 0.0, 1, 0.0
-    while True:
-        left = min(job.cpu_seconds - used, start + windows * job.wall_seconds - time.monotonic())
-        events = dict(poll.poll(max(1, math.ceil(left * 1000))))
-        if pidfd in events:
-            break
-        used = time.clock_gettime(clock)
-        if events:
-            cause = ABANDONED
-        elif used >= job.cpu_seconds:
-            cause = CPU_SPENT
-        elif time.monotonic() < start + windows * job.wall_seconds:
-            continue
-        elif used - used_before >= _IDLE_SHARE * job.wall_seconds and windows < MAX_WALL_WINDOWS:
-            windows, used_before = windows + 1, used
-            continue
-        else:
-            cause = WALL_SPENT
-        os.kill(pid, signal.SIGKILL)
-        break
-    _, status, usage = os.wait4(pid, 0)
-    os.close(pidfd)
-    cpu = usage.ru_utime + usage.ru_stime
-    return Ended(cause, status, cpu, time.monotonic() - start, usage.ru_maxrss * 1024)
+    def become_child(stdin: int, stdout: int, report: int, job_fd: int | None) -> None:
+        try:
+            die_with_parent()
+            if getppid() == parent:  # else it died before the line above
+                dup2(stdin, 0)
+                dup2(stdout, 1)
+                dup2(report, REPORT_FD)
+                if job_fd is not None:
+                    dup2(job_fd, JOB_FD)
+                closerange(JOB_FD if job_fd is None else JOB_FD + 1, MAX_FDS)
+                setrlimit(file_size_limit, file_size)
+                setrlimit(cpu_limit, cpu)
+                main()
+        finally:
+            leave(failed)
+
+    return become_child
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, math.ceil(seconds * 1000))

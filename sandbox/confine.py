@@ -33,8 +33,8 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-def _prctl(option: int, argument: ctypes.c_ulong, pointer: ctypes.c_ulong = _ZERO) -> None:
-    if _call(option, argument, pointer, _ZERO, _ZERO) != 0:
+def _prctl(option: int, argument: ctypes.c_ulong) -> None:
+    if _call(option, argument, _ZERO, _ZERO, _ZERO) != 0:
         raise OSError(f"the kernel refuses prctl {option}")
 
 
@@ -48,7 +48,8 @@ class SystemCallFilter:
 
     def install(self) -> None:
         """From here on the filter judges each system call; needs `no_new_privileges` before."""
-        _prctl(_PR_SET_SECCOMP, _FILTER_MODE, self._address)
+        if _call(_PR_SET_SECCOMP, _FILTER_MODE, self._address) != 0:
+            raise OSError("the kernel refuses the system call filter")
 
 
 def no_new_privileges() -> None:
@@ -66,7 +67,8 @@ def adopt_orphans() -> None:
 
 def die_with_parent() -> None:
     """SIGKILL when the parent's thread ends. A change of uid undoes it, so it comes after that."""
-    _prctl(_PR_SET_PDEATHSIG, _KILL)
+    if _call(_PR_SET_PDEATHSIG, _KILL) != 0:
+        raise OSError("the kernel refuses to end this process with its parent")
 
 
 def become(uid: int) -> None:

@@ -34,6 +34,7 @@ TOO_LARGE = b"T"  # the value could not be written down
 LOADING = -1  # the index of lines about compiling and loading
 EXIT_FAILED = 1
 _DETAIL_CHARACTERS = 300
+_leave, _write = os._exit, os.write
 _SOLUTION_MODULES = "bisect collections functools heapq itertools math operator random re string typing".split()
 
 
@@ -88,7 +89,7 @@ def finish(namespace: dict[str, Any]) -> None:
 
 def run_script(code: types.CodeType, namespace: dict[str, Any], report: int) -> None:
     """Runs a program in the namespace of a fresh `__main__`, on descriptors 0 and 1; never returns."""
-    leave, write, tell = os._exit, os.write, describe
+    leave, write, tell = _leave, _write, describe
     status = EXIT_FAILED
     try:
         try:

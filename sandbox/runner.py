@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox import channel, confine, program, source
 from sandbox.channel import MAX_FDS as MAX_RESULTS
-from sandbox.child import REPORT_FD, Ended, Files, Job, Starter, limit_memory, memory_file, watch
+from sandbox.child import REPORT_FD, Ended, Files, Job, Starter, limit_memory, memory_file
 
 _NOTE_BYTES = 1200
 _MAX_WAITING_SECONDS = 0.1  # results of tests that take longer than this together do not wait for each other
@@ -49,12 +49,13 @@ class Runner:
 
     def _serve_runs(self, code: types.CodeType) -> None:
         sys.argv = ["program.py"]
-        namespace, child_filter = program.fresh_module("__main__"), self._filter
+        namespace, run_script = program.fresh_module("__main__"), program.run_script
+        install = self._filter.install if self._filter is not None else None
 
         def main() -> None:
-            if child_filter is not None:
-                child_filter.install()
-            program.run_script(code, namespace, REPORT_FD)
+            if install is not None:
+                install()
+            run_script(code, namespace, REPORT_FD)
 
         starter = Starter(self._job, self._job.output_bytes, main)
         while True:
@@ -87,7 +88,7 @@ class Runner:
         stdin = memory_file("stdin", self._job.read_input(self._job_fd, index))
         stdout, report = memory_file("stdout"), memory_file("report")
 
-        ended = watch(starter.start(Files(stdin, stdout, report)), self._job)
+        ended = starter.run(Files(stdin, stdout, report))
         note = os.pread(report, _NOTE_BYTES, 0)
         os.close(stdin)
         os.close(report)

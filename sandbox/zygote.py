@@ -67,6 +67,7 @@ def rehearse() -> None:
             namespace = {"__builtins__": builtins}
             exec(code, namespace)
             program.finish(namespace)
+            confine.die_with_parent()
     sys.stdin, sys.stdout = stdin, stdout
 
 
