@@ -23,21 +23,21 @@ class InfraFailure(Exception):
 
 
 class Zygote:
-    """A running zygote."""
+    """A running zygote: of the common kind, or of the one with numpy."""
 
-    def __init__(self, settings: dict[str, Any]):
+    def __init__(self, settings: dict[str, Any], *, numpy: bool = False):
         self._parent = os.getppid()
         self.end, theirs = channel.packet_pair()
         self._log = os.memfd_create("zygote-log", os.MFD_CLOEXEC)
         dummies = [os.memfd_create("nothing", os.MFD_CLOEXEC) for _ in range(2)]
         try:
             self._process = subprocess.Popen(
-                isolation.zygote_command(settings, theirs.fileno()),
+                isolation.zygote_command(settings, theirs.fileno(), numpy),
                 stdin=dummies[0],
                 stdout=dummies[1],  # files, as the programs' descriptors 0 and 1 will be
                 stderr=self._log,
                 pass_fds=(theirs.fileno(),),
-                env=isolation.ZYGOTE_ENVIRONMENT,
+                env=isolation.ZYGOTE_ENVIRONMENT | (isolation.NUMPY_ENVIRONMENT if numpy else {}),
             )
         except OSError as error:
             raise InfraFailure(f"cannot start {settings['interpreter']}: {error}") from error
@@ -46,7 +46,7 @@ class Zygote:
             for fd in dummies:
                 os.close(fd)
         try:
-            channel.send(self.end, settings["start"])
+            channel.send(self.end, {**settings["start"], "numpy": settings["numpy"][0] if numpy else None})
             self.receive(_START_SECONDS)
         except (InfraFailure, OSError) as error:
             reason = self._said() or str(error)

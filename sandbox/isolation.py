@@ -44,6 +44,9 @@ INTERPRETER_FLAGS = ("-S", "-s", "-P", "-B", "-X", "utf8")
 # glibc gives each thread an arena of 64 MB of address space, which would count against the memory limit.
 ZYGOTE_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1", "LC_ALL": "C.UTF-8"}
 
+# One thread, since each of OpenBLAS's takes much address space, and programs are given one core each.
+NUMPY_ENVIRONMENT = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
 _INSIDE = "/opt/sandbox"  # where this package is in a `full` zygote's tree
 _FIRST_UID_LARGE, _UIDS_LARGE = 1_000_000_000, 200_000_000
 _FIRST_UID_SMALL, _UIDS_SMALL = 40_000, 20_000
@@ -144,6 +147,7 @@ def worker_settings(chosen: Layers, index: int) -> dict[str, Any]:
         "interpreter": interpreter(),
         "code": str(package_folder()),
         "libraries": [str(path) for path in library_paths()],
+        "numpy": numpy_paths(),
         "start": {
             "zygote_filter": syscalls.zygote_filter() if confined else None,
             "child_filter": syscalls.child_filter(open_files=not chosen.files_closed) if confined else None,
@@ -177,7 +181,8 @@ def library_paths() -> list[Path]:
     candidates = [
         Path(interpreter()),
         Path(sysconfig.get_path("stdlib")),
-        Path(sysconfig.get_path("platstdlib")),
+        # The base interpreter's: a virtual environment's holds nothing but its packages.
+        Path(sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix})),
         Path(sys.base_prefix) / "lib",
         *(Path(name) for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")),
         Path("/etc/ld.so.cache"),
@@ -185,8 +190,19 @@ def library_paths() -> list[Path]:
     return list(dict.fromkeys(path for path in candidates if path.exists()))
 
 
-def zygote_command(settings: dict[str, Any], descriptor: int) -> list[str]:
+def numpy_paths() -> list[str]:
+    """numpy's folder and that of its libraries, of the environment that we run in; empty where it is not installed."""
+    spec = importlib.util.find_spec("numpy")
+    if spec is None or spec.origin is None:
+        return []
+    folder = Path(os.path.realpath(spec.origin)).parent
+    libraries = folder.with_name("numpy.libs")  # where it comes as a wheel
+    return [str(folder), *([str(libraries)] if libraries.is_dir() else [])]
+
+
+def zygote_command(settings: dict[str, Any], descriptor: int, numpy: bool) -> list[str]:
     """The command that starts a zygote with its socket at `descriptor`."""
+    libraries = settings["libraries"] + (settings["numpy"] if numpy else [])
     python = settings["interpreter"]
     if not settings["bubblewrap"]:
         return [python, *INTERPRETER_FLAGS, "-c", ZYGOTE_BOOT, settings["code"], str(descriptor)]
@@ -197,10 +213,10 @@ def zygote_command(settings: dict[str, Any], descriptor: int) -> list[str]:
     else:
         wrap += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     # bubblewrap makes parents for its owner only; a program that runs as another user must get through.
-    parents = {parent for path in [*settings["libraries"], _INSIDE, os.devnull] for parent in Path(path).parents}
-    for parent in sorted(parents - {Path("/")} - set(map(Path, settings["libraries"]))):
+    parents = {parent for path in [*libraries, _INSIDE, os.devnull] for parent in Path(path).parents}
+    for parent in sorted(parents - {Path("/")} - set(map(Path, libraries))):
         wrap += ["--dir", str(parent)]
-    for path in settings["libraries"]:
+    for path in libraries:
         if os.path.islink(path):
             wrap += ["--symlink", os.readlink(path), path]
         else:
@@ -216,7 +232,7 @@ def restrict_files(settings: dict[str, Any]) -> None:
 
     reading = AccessFS.READ_FILE | AccessFS.EXECUTE
     with Ruleset() as rules:
-        for path in [*settings["libraries"], settings["code"]]:
+        for path in [*settings["libraries"], *settings["numpy"], settings["code"]]:
             rules.allow_path(path, reading | AccessFS.READ_DIR if os.path.isdir(path) else reading)
         rules.allow_path(os.devnull, AccessFS.READ_FILE | AccessFS.WRITE_FILE)
         rules.restrict()

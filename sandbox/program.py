@@ -72,12 +72,16 @@ def _flush(stream: Any) -> None:
         stream.flush()
 
 
-def finish(namespace: dict[str, Any]) -> None:
+def _finish(namespace: dict[str, Any]) -> None:
     """What an interpreter does before it ends: waits for threads, runs exit functions, flushes files."""
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()
     atexit._run_exitfuncs()
+    flush_files(namespace)
+
+
+def flush_files(namespace: dict[str, Any]) -> None:
     # `_io._IOBase` is the class below `io.IOBase`, which asks its list of virtual subclasses and is slow for that.
     for value in list(namespace.values()):
         if isinstance(value, _io._IOBase) and not value.closed and value.writable():
@@ -97,7 +101,7 @@ def run_script(code: types.CodeType, namespace: dict[str, Any], report: int) -> 
             status = 0
         except SystemExit as error:
             status = exit_status(error)
-        finish(namespace)
+        _finish(namespace)
     except MemoryError:
         status = EXIT_FAILED
         write(report, MEMORY)
@@ -130,12 +134,20 @@ def find_entry(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
     raise NameError(f"no function {name!r} and no method Solution.{name}")
 
 
+def plain(value: Any) -> Any:
+    """numpy's scalars and arrays as the values of Python that they stand for, for the JSON encoder."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
 class Reporter:
     """Writes the lines of the call form; what it needs is bound when it is made."""
 
     def __init__(self, report: int, limit: int):
         self._report, self._limit = report, limit
-        self._write, self._clock, self._encode = os.write, time.process_time_ns, json.JSONEncoder().encode
+        self._write, self._clock, self._encode = os.write, time.process_time_ns, json.JSONEncoder(default=plain).encode
         self._since = 0
 
     def begin(self) -> None:

@@ -68,10 +68,10 @@ def without_fork_hooks() -> Iterator[None]:
     """
     register = os.register_at_fork
 
-    def ignore(**hooks: Callable[[], object]) -> None:
+    def ignore(**hooks: Callable[[], object] | None) -> None:
         pass
 
-    os.register_at_fork = ignore
+    os.register_at_fork = ignore  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import select
 import sys
@@ -21,6 +22,7 @@ from sandbox.session import Session, Work
 # The longest integer that is read from a program's result; conversion takes quadratic time.
 _MAX_INTEGER_DIGITS = 50_000
 _ATTEMPTS = 2
+_NUMPY = re.compile(r"\bnumpy\b")
 _PARENT_CHECK_MS = 1000
 _READ_BYTES = 1 << 20
 
@@ -30,12 +32,12 @@ class Worker:
 
     def __init__(self, settings: dict[str, Any]):
         self._settings = settings
-        self._zygote: Zygote | None = None
+        self._zygotes: dict[bool, Zygote] = {}  # with numpy or without
 
     def start(self) -> None:
         if self._settings["landlock"]:
             isolation.restrict_files(self._settings)
-        self._zygote = Zygote(self._settings)
+        self._zygote(numpy=False)
 
     def handle(self, message: tuple[Any, ...]) -> bytes:
         """The answer to one submission, packed."""
@@ -45,24 +47,33 @@ class Worker:
         except (TypeError, ValueError) as error:
             return channel.pack(("refused", f"not JSON values: {error}"))
         matches = compare.matcher(work.compare, call_form=work.fn_name is not None)
+        numpy = bool(self._settings["numpy"]) and names_numpy(work)
         failure = ""
         for _ in range(_ATTEMPTS):
             try:
-                if self._zygote is None:
-                    self._zygote = Zygote(self._settings)
-                return channel.pack(Session(self._zygote, work, expected, matches).run())
+                return channel.pack(Session(self._zygote(numpy), work, expected, matches).run())
             except InfraFailure as error:
                 failure = str(error)
-                self._drop_zygote()
+                self._drop_zygote(numpy)
             except (TypeError, ValueError) as error:
                 return channel.pack(("refused", f"not JSON values: {error}"))
         row = ("infra_error", 0.0, 0.0, 0, failure)
         return channel.pack(("infra_error", False, 0, len(work.inputs), [row], [], 0))
 
-    def _drop_zygote(self) -> None:
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote = None
+    def _zygote(self, numpy: bool) -> Zygote:
+        """The zygote of a kind; the one with numpy is started when the first program asks for it."""
+        if numpy not in self._zygotes:
+            self._zygotes[numpy] = Zygote(self._settings, numpy=numpy)
+        return self._zygotes[numpy]
+
+    def _drop_zygote(self, numpy: bool) -> None:
+        if numpy in self._zygotes:
+            self._zygotes.pop(numpy).close()
+
+
+def names_numpy(work: Work) -> bool:
+    """Whether the text of a program or of its tests has the word numpy, without which it cannot be imported."""
+    return any(_NUMPY.search(text) for text in (work.code, work.setup, *(work.asserts or ())))
 
 
 def _write(data: bytes) -> None:
