@@ -12,7 +12,7 @@ from sandbox import channel, confine, program, source
 from sandbox.child import ABANDONED, JOB_FD, REPORT_FD, Files, Job, Starter, limit_memory, memory_file
 
 # A report holds the results of many tests, so it is given room for more than one of the largest.
-_REPORT_ROOM = 16
+REPORT_ROOM = 16
 
 
 def run_calls(
@@ -43,7 +43,7 @@ def run_calls(
         program.run_calls(code, job.read_name(JOB_FD), indices, lambda index: job.read_input(JOB_FD, index), lines)
 
     stdin, stdout, report = memory_file("stdin"), os.open(os.devnull, os.O_WRONLY), memory_file("report")
-    starter = Starter(job, _REPORT_ROOM * job.output_bytes, main, end.fileno())
+    starter = Starter(job, REPORT_ROOM * job.output_bytes, main, end.fileno())
     ended = starter.run(Files(stdin, stdout, report, job_fd))
     if ended.cause != ABANDONED:
         channel.send(end, ("called", job.sequence, tuple(ended)), (report,))

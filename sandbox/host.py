@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from sandbox import channel, isolation
+from sandbox import cgroup, channel, isolation
 
 _START_SECONDS = 30.0
 _POLL_MS = 1000
@@ -25,20 +25,21 @@ class InfraFailure(Exception):
 class Zygote:
     """A running zygote: of the common kind, or of the one with numpy."""
 
-    def __init__(self, settings: dict[str, Any], *, numpy: bool = False):
+    def __init__(self, settings: dict[str, Any], *, numpy: bool = False, group: cgroup.Group | None = None):
         self._parent = os.getppid()
         self.end, theirs = channel.packet_pair()
         self._log = os.memfd_create("zygote-log", os.MFD_CLOEXEC)
         dummies = [os.memfd_create("nothing", os.MFD_CLOEXEC) for _ in range(2)]
         try:
-            self._process = subprocess.Popen(
-                isolation.zygote_command(settings, theirs.fileno(), numpy),
-                stdin=dummies[0],
-                stdout=dummies[1],  # files, as the programs' descriptors 0 and 1 will be
-                stderr=self._log,
-                pass_fds=(theirs.fileno(),),
-                env=isolation.ZYGOTE_ENVIRONMENT | (isolation.NUMPY_ENVIRONMENT if numpy else {}),
-            )
+            with group.joined() if group is not None else contextlib.nullcontext():
+                self._process = subprocess.Popen(
+                    isolation.zygote_command(settings, theirs.fileno(), numpy),
+                    stdin=dummies[0],
+                    stdout=dummies[1],  # files, as the programs' descriptors 0 and 1 will be
+                    stderr=self._log,
+                    pass_fds=(theirs.fileno(),),
+                    env=isolation.ZYGOTE_ENVIRONMENT | (isolation.NUMPY_ENVIRONMENT if numpy else {}),
+                )
         except OSError as error:
             raise InfraFailure(f"cannot start {settings['interpreter']}: {error}") from error
         finally:

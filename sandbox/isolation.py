@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from o1coder_jax.errors import UserError
-from sandbox import syscalls
+from sandbox import cgroup, syscalls
 
 Tier = Literal["full", "reduced", "trusted"]
 
@@ -62,6 +62,7 @@ class Layers:
       landlock: the kernel restricts which files can be opened.
       files_closed: the filter lets programs open no file (used where there is neither of the above).
       own_user: each worker's programs run as a user that owns nothing.
+      memory_place: where each worker's programs get a memory cgroup (root only).
     """
 
     tier: Tier
@@ -69,6 +70,7 @@ class Layers:
     landlock: bool = False
     files_closed: bool = False
     own_user: bool = False
+    memory_place: cgroup.Place | None = None
 
     def describe(self) -> list[str]:
         """One line for each layer."""
@@ -83,6 +85,10 @@ class Layers:
             lines.append("no Landlock in this kernel: the filter lets programs open no file")
         lines.append("seccomp: allow-list of system calls; no fork, exec, socket, signal")
         lines.append("user: one of its own for each worker" if self.own_user else "user: yours")
+        if self.memory_place is not None:
+            lines.append(f"memory cgroup: one for each worker, in {self.memory_place.folder}")
+        elif self.bubblewrap:
+            lines.append("no memory cgroup can be made here: memory is limited for each process only")
         lines.append("limits: cpu, wall clock, address space, output, descriptors")
         return lines
 
@@ -122,7 +128,8 @@ def layers(tier: Tier) -> Layers:
         raise UserError(f"sandbox isolation {tier!r} is not to be had here; missing: {'; '.join(lacks)}")
     own_user = os.geteuid() == 0 and tier != "trusted"
     if tier == "full":
-        return Layers(tier, bubblewrap=shutil.which("bwrap"), own_user=own_user)
+        place = cgroup.find_place() if own_user else None
+        return Layers(tier, bubblewrap=shutil.which("bwrap"), own_user=own_user, memory_place=place)
     if tier == "reduced":
         landlock = landlock_abi() > 0
         return Layers(tier, landlock=landlock, files_closed=not landlock, own_user=own_user)
@@ -148,6 +155,7 @@ def worker_settings(chosen: Layers, index: int) -> dict[str, Any]:
         "code": str(package_folder()),
         "libraries": [str(path) for path in library_paths()],
         "numpy": numpy_paths(),
+        "memory_group": cgroup.new_group(chosen.memory_place) if chosen.memory_place is not None else None,
         "start": {
             "zygote_filter": syscalls.zygote_filter() if confined else None,
             "child_filter": syscalls.child_filter(open_files=not chosen.files_closed) if confined else None,

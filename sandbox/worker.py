@@ -7,7 +7,6 @@ submission's verdict is `infra_error`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import resource
@@ -15,13 +14,16 @@ import select
 import sys
 from typing import Any
 
-from sandbox import channel, compare, isolation
+from sandbox import cgroup, channel, compare, isolation
+from sandbox.caller import REPORT_ROOM
 from sandbox.host import InfraFailure, Zygote
+from sandbox.runner import MAX_RESULTS
 from sandbox.session import Session, Work
 
 # The longest integer that is read from a program's result; conversion takes quadratic time.
 _MAX_INTEGER_DIGITS = 50_000
 _ATTEMPTS = 2
+_ZYGOTES_BYTES = 512 << 20
 _NUMPY = re.compile(r"\bnumpy\b")
 _PARENT_CHECK_MS = 1000
 _READ_BYTES = 1 << 20
@@ -33,11 +35,21 @@ class Worker:
     def __init__(self, settings: dict[str, Any]):
         self._settings = settings
         self._zygotes: dict[bool, Zygote] = {}  # with numpy or without
+        self._group: cgroup.Group | None = None
 
     def start(self) -> None:
         if self._settings["landlock"]:
             isolation.restrict_files(self._settings)
+        if self._settings["memory_group"] is not None:
+            self._group = cgroup.Group(**self._settings["memory_group"])
         self._zygote(numpy=False)
+
+    def close(self) -> None:
+        """Ends the zygotes and removes the memory group."""
+        for numpy in list(self._zygotes):
+            self._drop_zygote(numpy)
+        if self._group is not None:
+            self._group.remove()
 
     def handle(self, message: tuple[Any, ...]) -> bytes:
         """The answer to one submission, packed."""
@@ -49,6 +61,8 @@ class Worker:
         matches = compare.matcher(work.compare, call_form=work.fn_name is not None)
         numpy = bool(self._settings["numpy"]) and names_numpy(work)
         failure = ""
+        if self._group is not None:
+            self._group.limit(memory_bytes(work))
         for _ in range(_ATTEMPTS):
             try:
                 return channel.pack(Session(self._zygote(numpy), work, expected, matches).run())
@@ -63,12 +77,19 @@ class Worker:
     def _zygote(self, numpy: bool) -> Zygote:
         """The zygote of a kind; the one with numpy is started when the first program asks for it."""
         if numpy not in self._zygotes:
-            self._zygotes[numpy] = Zygote(self._settings, numpy=numpy)
+            self._zygotes[numpy] = Zygote(self._settings, numpy=numpy, group=self._group)
         return self._zygotes[numpy]
 
     def _drop_zygote(self, numpy: bool) -> None:
         if numpy in self._zygotes:
             self._zygotes.pop(numpy).close()
+
+
+def memory_bytes(work: Work) -> int:
+    """What a submission may use at once: runner and program, their files, and two zygotes."""
+    longest = max((len(value) for value in work.inputs if isinstance(value, str)), default=0)
+    files = (MAX_RESULTS + REPORT_ROOM) * work.output_bytes + 4 * longest  # a character takes up to 4 bytes
+    return _ZYGOTES_BYTES + 2 * work.memory_bytes + files
 
 
 def names_numpy(work: Work) -> bool:
@@ -102,7 +123,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     parent, buffer = os.getppid(), bytearray()
     worker: Worker | None = None
-    with contextlib.suppress(BrokenPipeError):  # the pool is gone
+    try:
         while True:
             while (data := channel.take_frame(buffer)) is not None:
                 message = channel.unpack(data)
@@ -118,3 +139,8 @@ def main() -> None:
                 _write(channel.pack(("ready", "")))
             if not _read(buffer, parent):
                 return
+    except BrokenPipeError:  # the pool is gone
+        pass
+    finally:
+        if worker is not None:
+            worker.close()

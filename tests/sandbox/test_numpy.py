@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 
 import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import TestCase, Verdict
-from sandbox import isolation, worker
+from sandbox import isolation, selftest, worker
 from sandbox.pool import Pool, SandboxConfig, Submission
 from sandbox.session import Work
 from tests.sandbox.attacks import ATTACKS, Attack
@@ -138,3 +139,18 @@ def work(code: str, setup: str = "", asserts: list[str] | None = None) -> Work:
 )
 def test_text_that_names_numpy_asks_for_it(asked: Work, wanted: bool) -> None:
     assert worker.names_numpy(asked) is wanted
+
+
+def test_self_test_says_that_numpy_is_there(capsys: pytest.CaptureFixture[str], pool: Pool) -> None:
+    selftest.main()
+    assert "preloaded for programs that import it" in capsys.readouterr().out
+
+
+def test_self_test_says_that_numpy_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(isolation, "numpy_paths", list)
+    with contextlib.suppress(UserError):
+        selftest.main()
+    printed = capsys.readouterr().out
+    assert "numpy: programs cannot import it (ModuleNotFoundError" in printed or "attacks refused" not in printed
