@@ -110,13 +110,14 @@ class Starter:
 
     def run(self, files: Files) -> Ended:
         """Starts a child, waits for it, and ends it when it has used up its CPU time or its wall time."""
+        stdin, stdout, report, job_fd = files
         poll, wait_ms, become_child = select.poll(), self._first_wait_ms, self._become_child
         if self._hangup is not None:
             poll.register(self._hangup, 0)
         start = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            become_child(*files)
+            become_child(stdin, stdout, report, job_fd)
         pidfd = os.pidfd_open(pid)
         poll.register(pidfd, select.POLLIN)
         events = poll.poll(wait_ms)

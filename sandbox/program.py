@@ -34,7 +34,8 @@ TOO_LARGE = b"T"  # the value could not be written down
 LOADING = -1  # the index of lines about compiling and loading
 EXIT_FAILED = 1
 _DETAIL_CHARACTERS = 300
-_leave, _write = os._exit, os.write
+# Names of other modules that each child needs, looked up once for all.
+_leave, _write, _modules, _run_exit_functions = os._exit, os.write, sys.modules, atexit._run_exitfuncs
 _SOLUTION_MODULES = "bisect collections functools heapq itertools math operator random re string typing".split()
 
 
@@ -74,10 +75,10 @@ def _flush(stream: Any) -> None:
 
 def _finish(namespace: dict[str, Any]) -> None:
     """What an interpreter does before it ends: waits for threads, runs exit functions, flushes files."""
-    threading = sys.modules.get("threading")
+    threading = _modules.get("threading")
     if threading is not None:
         threading._shutdown()
-    atexit._run_exitfuncs()
+    _run_exit_functions()
     flush_files(namespace)
 
 
