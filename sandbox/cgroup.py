@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -139,11 +140,19 @@ class Group:
 
 
 def _remove(path: Path) -> None:
+    """Ends what is left in a group, which is no one's any more, and removes it.
+
+    bubblewrap leaves a process behind when it is killed before it has told that process to end with it.
+    """
     deadline = time.monotonic() + _REMOVE_SECONDS
     while path.exists():
         with contextlib.suppress(OSError):
             path.rmdir()
             return
+        with contextlib.suppress(OSError):
+            for pid in map(int, (path / _MEMBERS).read_text().split()):
+                if pid > 0:  # 0: in another process name space
+                    os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             return
         time.sleep(0.01)

@@ -116,3 +116,12 @@ def test_full_group_is_our_failure_and_not_the_programs(place: cgroup.Place) -> 
         [(result, value)] = pool.outputs("print(len(b'x' * (150 << 20)))", [""])
         assert (result.verdict, value) == ("infra_error", None)
         assert "killed from outside" in result.detail
+
+
+def test_what_is_left_in_a_group_ends_with_it(place: cgroup.Place) -> None:
+    group = cgroup.Group(**cgroup.new_group(place))
+    with group.joined():
+        process = subprocess.Popen(["sleep", "60"])
+    group.remove()
+    assert process.wait() == -signal.SIGKILL
+    assert not groups(place)
