@@ -74,7 +74,7 @@ def run_asserts(
     ended = watch_pair(program_pid, tests_pid, job, end.fileno())
     alive = ended[0].cause != child.ABANDONED
     if alive:
-        channel.send(end, ("asserted", job.sequence, ended[0].row(), ended[1].row()), reports)
+        channel.send(end, ("asserted", job.sequence, tuple(ended[0]), tuple(ended[1])), reports)
     for fd in (stdin, stdout, *reports):
         os.close(fd)
     return alive
@@ -108,7 +108,7 @@ def watch_pair(program_pid: int, tests_pid: int, job: Job, hangup: int) -> tuple
     poll.register(hangup, 0)
     causes = [child.EXITED, child.EXITED]
     running, windows, before = {0, 1}, 1, 0.0
-    used, least = [0.0, 0.0], child.IDLE_SHARE * min(job.cpu_seconds, job.wall_seconds)
+    used, least = [0.0, 0.0], child.least_cpu_seconds(job)
     while True:
         deadline = start + windows * job.wall_seconds
         left = min([deadline - time.monotonic(), *(job.cpu_seconds - used[which] for which in running)])

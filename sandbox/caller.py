@@ -10,10 +10,10 @@ import socket
 import types
 
 from sandbox import channel, confine, program, source
-from sandbox.child import ABANDONED, JOB_FD, REPORT_FD, Files, Job, fork, limit_memory, memory_file, watch
+from sandbox.child import ABANDONED, JOB_FD, REPORT_FD, Files, Job, Starter, limit_memory, memory_file
 
 # A report holds the results of many tests, so it is given room for more than one of the largest.
-_REPORT_ROOM = 16
+REPORT_ROOM = 16
 
 
 def compile_reported(job: Job, lines: program.Reporter, file_name: str = source.FILE_NAME) -> types.CodeType | None:
@@ -52,10 +52,10 @@ def run_calls(
         program.run_calls(code, job.read_name(JOB_FD), indices, lambda index: job.read_input(JOB_FD, index), lines)
 
     stdin, stdout, report = memory_file("stdin"), os.open(os.devnull, os.O_WRONLY), memory_file("report")
-    pid = fork(job, Files(stdin, stdout, report, job_fd), _REPORT_ROOM * job.output_bytes, main)
-    ended = watch(pid, job, end.fileno())
+    starter = Starter(job, REPORT_ROOM * job.output_bytes, main, end.fileno())
+    ended = starter.run(Files(stdin, stdout, report, job_fd))
     if ended.cause != ABANDONED:
-        channel.send(end, ("called", job.sequence, ended.row()), (report,))
+        channel.send(end, ("called", job.sequence, tuple(ended)), (report,))
     for fd in (stdin, stdout, report):
         os.close(fd)
     return ended.cause != ABANDONED

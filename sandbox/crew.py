@@ -14,7 +14,7 @@ from typing import Any
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Verdict
-from sandbox import channel, isolation
+from sandbox import cgroup, channel, isolation
 
 _IN_FLIGHT = 2  # tasks that a worker has at a time: the one that it is at, and the next, so that it never waits
 ATTEMPTS = 5  # workers that may die at a program, which need not be its fault, before it is given up
@@ -50,6 +50,7 @@ class _Member:
     """One worker process: its pipes, and the tasks it has been sent, in order."""
 
     def __init__(self, settings: dict[str, Any]):
+        self._memory_group = settings["memory_group"]
         folders = ":".join(isolation.import_folders())
         self.process = subprocess.Popen(
             [settings["interpreter"], *isolation.INTERPRETER_FLAGS, "-c", isolation.WORKER_BOOT, folders],
@@ -93,6 +94,8 @@ class _Member:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+        if self._memory_group is not None:
+            cgroup.remove_group(**self._memory_group)
 
 
 class Crew:

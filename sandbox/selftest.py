@@ -2,7 +2,8 @@
 
     python -m sandbox.selftest
 
-prints the tier that `auto` takes, its layers, and for each tier that is not to be had what is missing and the mend.
+prints the tier that `auto` takes, its layers, whether programs find numpy, and for each tier that is not to be had
+what is missing and the mend.
 """
 
 from __future__ import annotations
@@ -97,6 +98,14 @@ def findings(crew: Crew) -> list[str]:
     return found
 
 
+def numpy_line(crew: Crew) -> str:
+    """What a program finds that imports numpy."""
+    verdict, text = _run(crew, "import numpy\nprint(numpy.__version__)", "").result()
+    if verdict == "accepted":
+        return f"numpy {text.strip()}: preloaded for programs that import it"
+    return f"numpy: programs cannot import it ({text})"
+
+
 def _crew_of(tier: isolation.Tier, workers: int) -> tuple[Crew, isolation.Layers]:
     """A crew of one tier that has passed the self-test in this process; `UserError` otherwise."""
     chosen = isolation.layers(tier)
@@ -150,11 +159,12 @@ def main() -> int:
         except UserError as error:
             print(f"{tier}: no. {error}")
             continue
+        numpy = numpy_line(crew)
         crew.close()
         mark = "auto takes this one" if not taken else "holds, too"
         taken = taken or tier
         print(f"{tier}: {len(PROBES)} attacks refused, a right program accepted; {mark}")
-        for line in chosen.describe():
+        for line in [*chosen.describe(), numpy]:
             print(f"  {line}")
     if not taken:
         raise UserError("no safe sandbox on this machine; see above for what is missing and the mend")

@@ -139,10 +139,10 @@ class Session:
         total, one_by_one = len(self._work.inputs), self._work.stop_at_failure
         if not one_by_one:
             self._zygote.send(("run", self._sequence, 0, total))
-        for index in range(total):
+        while len(self._rows) < total:
             if one_by_one:
-                self._zygote.send(("run", self._sequence, index, index + 1))
-            self._add(*self._script_result(index))
+                self._zygote.send(("run", self._sequence, len(self._rows), len(self._rows) + 1))
+            self._script_results()
             if self._stopped():
                 break
         self._zygote.send(("end", self._sequence))
@@ -167,16 +167,18 @@ class Session:
             raise InfraFailure(f"the sandbox's compiler ended with status {status}")
         return False
 
-    def _script_result(self, index: int) -> tuple[Row, Any]:
+    def _script_results(self) -> None:
+        """Judges the tests of the runner's next message."""
         (kind, *rest), fds = self._receive()
-        if kind != "ran" or rest[0] != index:
-            raise InfraFailure(f"the sandbox's runner ended early: {kind} {rest}")
         try:
-            ended = self._ended(rest[1])
-            self._executed += 1
-            return self._judge_script(index, ended, rest[2], fds[0])
+            if kind != "ran" or [row[0] for row in rest[0]] != [len(self._rows) + i for i in range(len(fds))]:
+                raise InfraFailure(f"the sandbox's runner ended early: {kind} {rest}"[:300])
+            for (index, ended, note), fd in zip(rest[0], fds, strict=True):
+                self._executed += 1
+                self._add(*self._judge_script(index, self._ended(ended), note, fd))
         finally:
-            os.close(fds[0])
+            for fd in fds:
+                os.close(fd)
 
     def _judge_script(self, index: int, ended: child.Ended, note: bytes, fd: int) -> tuple[Row, Any]:
         limit = self._work.output_bytes
