@@ -57,7 +57,7 @@ ZYGOTE_MODULES = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from sandbox import zygote
-zygote.warm_up()
+zygote.warm_up(None)
 print(*(name for name in sys.modules if name.partition(".")[0] not in ("sandbox", "__main__")))
 """
 

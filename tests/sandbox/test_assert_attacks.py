@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 
+from sandbox.attacks import SECRET
 from sandbox.pool import Pool, Submission
-from tests.sandbox.attacks import SECRET
 
 SETUP = f"SECRET = '{SECRET}'"
 TEST = f"assert f() == '{SECRET}' == SECRET"

@@ -13,7 +13,8 @@ import pytest
 from o1coder_jax.errors import UserError
 from sandbox import cgroup
 from sandbox.pool import Pool, SandboxConfig
-from tests.sandbox.processes import descendants, remaining
+from sandbox.processes import descendants
+from tests.sandbox.processes import remaining
 
 V1_MOUNTS = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
 V2_MOUNTS = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"

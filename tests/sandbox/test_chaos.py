@@ -8,8 +8,9 @@ import random
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
-from o1coder_jax.records import TestCase
+from o1coder_jax.records import Judgement, TestCase
 from sandbox.pool import Pool, SandboxConfig, Submission
 from sandbox.processes import descendants
 
@@ -73,8 +74,10 @@ class Chaos:
 def test_no_verdict_is_lost_or_wrong_when_processes_are_killed() -> None:
     cases = [program(n) for n in range(JUDGEMENTS)]
     with Pool(SandboxConfig(workers=2)) as pool:
-        futures = [pool.submit(submission) for submission, _ in cases]
+        futures: list[Future[Judgement]] = []
         with Chaos(lambda: sum(future.done() for future in futures), seed=1) as chaos:
+            for submission, _ in cases:
+                futures.append(pool.submit(submission))
             judgements = [future.result() for future in futures]
         still_there = len(pool.processes())
     wrong = [

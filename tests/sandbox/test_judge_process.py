@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.processes import descendants, remaining
+from sandbox.processes import descendants
+from tests.sandbox.processes import remaining
 
 FLAGS = ("--isolation", "trusted", "--workers", "2", "--wall-seconds", "60")
 Judge = subprocess.Popen[bytes]

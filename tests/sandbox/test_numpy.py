@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import importlib.util
 
 import pytest
@@ -11,10 +12,10 @@ import pytest
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import TestCase, Verdict
 from sandbox import isolation, selftest, worker
+from sandbox.attacks import ATTACKS, Attack
 from sandbox.pool import Pool, SandboxConfig, Submission
 from sandbox.session import Work
-from tests.sandbox.attacks import ATTACKS, Attack
-from tests.sandbox.test_attacks import submission
+from tests.sandbox.test_attacks import IDLE_SECONDS, LIMITS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="numpy is not installed")
 
@@ -61,12 +62,17 @@ def test_numpy_is_no_way_out(pool: Pool, name: str) -> None:
     assert result.verdict is Verdict.RUNTIME_ERROR, result
 
 
+@pytest.fixture(scope="module")
+def verdicts_beside_numpy(pool: Pool) -> dict[str, str]:
+    """Verdict of each attack in a process that has numpy loaded."""
+    attacks = [attack.submission(LIMITS, IDLE_SECONDS) for attack in ATTACKS]
+    judged = [dataclasses.replace(attack, code=attack.code + "\n# numpy") for attack in attacks]
+    return {s.id: str(j.verdict) for s, j in zip(judged, pool.judge(judged), strict=True)}
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
-def test_attack_gets_its_verdict_beside_numpy(pool: Pool, attack: Attack) -> None:
-    judged = submission(attack)
-    word = Submission(judged.id, judged.code + "\n# numpy", judged.tests, judged.fn_name)
-    [judgement] = pool.judge([word])
-    assert judgement.verdict == attack.verdict, judgement
+def test_attack_gets_its_verdict_beside_numpy(verdicts_beside_numpy: dict[str, str], attack: Attack) -> None:
+    assert verdicts_beside_numpy[attack.name] == attack.verdict
 
 
 def test_memory_limit_is_above_numpy_itself(pool: Pool) -> None:

@@ -18,7 +18,8 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, TestCase, Verdict
 from sandbox.limits import Limits
 from sandbox.pool import Pool, SandboxConfig, Submission
-from tests.sandbox.processes import descendants, remaining
+from sandbox.processes import descendants
+from tests.sandbox.processes import remaining
 
 TESTS = (TestCase("1", "1"),)
 LONG = Limits(wall_seconds=60)
