@@ -31,6 +31,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,7 @@ Matcher = Callable[[Any, Any], bool]
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DEFAULT_TOLERANCE = 1e-6
+_LARGEST = sys.float_info.max
 _MAX_DEPTH = 500  # of JSON values: what every reader and writer of them can go through
 
 _SETTINGS_OF_TEXT = {
@@ -94,8 +96,8 @@ def _near(compare: dict[str, Any]) -> Callable[[float, float], bool]:
     for name in ("abs_tol", "rel_tol"):
         value = compare.get(name, _DEFAULT_TOLERANCE)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise UserError(f"comparison setting {name!r} is {value!r}; give a number of at least 0")
+        if not number or not 0 <= value <= _LARGEST:  # NaN is neither; an integer may be beyond the floats
+            raise UserError(f"comparison setting {name!r} is {value!r:.40}; give a number of at least 0")
         tolerances.append(float(value))
     absolute, relative = tolerances
 

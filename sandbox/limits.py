@@ -30,7 +30,9 @@ class Limits:
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value <= _MOST:  # NaN is neither
-                raise UserError(f"sandbox limit {field.name} is {value!r}; give a number above 0, {_MOST:,} at most")
+                raise UserError(
+                    f"sandbox limit {field.name} is {value!r:.40}; give a number above 0, {_MOST:,} at most"
+                )
 
     @property
     def output_bytes(self) -> int:

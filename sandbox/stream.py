@@ -79,7 +79,7 @@ class Stream(Generic[Result]):
         self._places = threading.Semaphore(_UNDER_WAY)
         # What the main thread waits for: a signal, a reader's error, or nothing but a look at what is under way.
         # Unlike a lock, a SimpleQueue can be used by a signal handler while the same thread waits for it.
-        self._events: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._under_way: collections.deque[_UnderWay[Result]] = collections.deque()
         self._at_end = False
         self._left = False
@@ -130,8 +130,9 @@ class Stream(Generic[Result]):
                     return
                 if line is None or line.strip():
                     self._take(number, line)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - the main thread, which waits for us, raises it
             self._events.put(error)
+            return  # not at its end: the error might be overlooked then
         self._at_end = True
         self._events.put(None)
 

@@ -96,6 +96,7 @@ WRONG_SETTINGS = [
     ({"case": "no"}, False),
     ({"mode": "float", "abs_tol": -1}, False),
     ({"mode": "float", "rel_tol": NAN}, True),
+    ({"mode": "float", "abs_tol": 10**400}, False),
     ({"mode": "float", "abs": 1}, False),
     ({"mode": "unordered_lines", "rel_tol": 1}, False),
     ({"mode": "unordered_lines"}, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from o1coder_jax.errors import UserError, run_command
 from sandbox import judge, selftest
-from sandbox.pool import Pool, SandboxConfig
+from sandbox.limits import Limits
+from sandbox.pool import Pool, SandboxConfig, Submission
+from sandbox.stream import Stream
 
 GOOD = {"id": "good", "code": "print(int(input()) + 1)", "tests": [{"input": "1", "output": "2"}]}
 
@@ -118,6 +121,7 @@ def test_assert_form_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         {**GOOD, "limits": {"memory_mb": "1"}},
         {**GOOD, "limits": []},
         {**GOOD, "compare": {"mode": "checker"}},
+        {**GOOD, "compare": {"mode": "float", "abs_tol": 10**300 * 10**300}},
         {**GOOD, "asserts": ["assert True"]},
         {**GOOD, "tests": [{"input": "1", "output": "2", "weight": 3}]},
         {**GOOD, "tests": [{"input": "1", "output": None}]},
@@ -140,6 +144,16 @@ def test_invalid_line_is_reported_and_the_rest_goes_on(
     assert (status, [row["verdict"] for row in rows]) == (2, ["accepted", "accepted"])
     [report] = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("sandbox isolation")]
     assert report.startswith("error: ") and "submissions.jsonl, line 2: " in report and len(report) < 400
+
+
+def test_a_defect_while_lines_are_read_ends_the_work(tmp_path: Path) -> None:
+    def submit(submission: Submission) -> concurrent.futures.Future[None]:
+        raise ZeroDivisionError
+
+    source = tmp_path / "submissions.jsonl"
+    source.write_text(json.dumps(GOOD) + "\n")
+    with source.open() as file, pytest.raises(ZeroDivisionError):
+        list(Stream(source.name, file.fileno(), Limits(), submit).results())
 
 
 def test_a_line_that_is_too_long_is_reported(
