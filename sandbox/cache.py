@@ -1,9 +1,10 @@
 """Verdicts of tests that come again: what makes two tests the same, and a bounded memory of their results.
 
 Two tests are the same when the program, its form and entry point (setup and comparison, too), the limits, the input and
-the expected output are. Programs are compared as text, with CRLF and CR read as LF, as the compiler reads them, and
-without white space at the end of the file. Nothing more is taken for the same: comments and blank lines move the line
-numbers that details give, and a program can read its own names, constants and docstrings.
+the expected output are. In the assert form all of a submission's tests count: they run in one process, where a hostile
+one can have the next accepted. Programs are compared as text, with CRLF and CR read as LF, as the compiler reads them,
+and without white space at the end of the file. Nothing more is taken for the same: comments and blank lines move the
+line numbers that details give, and a program can read its own names, constants and docstrings.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def keys(submission: Submission, limits: Limits) -> Keys:
     bounds = dataclasses.astuple(submission.limits or limits)
     compare = sorted(submission.compare.items())
     setup = _normalised(submission.setup)
-    asserts = bool(submission.asserts)
+    asserts = tuple(map(_normalised, submission.asserts))  # one can tamper with what the next ones find
     about = (_normalised(submission.code), submission.fn_name, asserts, setup, compare, *bounds)
     program = hashlib.sha256(channel.pack(about))
     digests = []

@@ -86,12 +86,20 @@ def test_only_unknown_tests_are_run(trusted: Pool, fn_name: str | None) -> None:
     assert (judgement.verdict, judgement.passed, judgement.total) == (Verdict.WRONG_ANSWER, 3, 6)
 
 
-def test_known_asserts_are_not_given_to_a_worker(trusted: Pool) -> None:
+def test_asserts_are_the_same_beside_the_same_others_only() -> None:
     one = Submission("s", "x = 1", asserts=("assert x == 1", "assert x"))
-    two = dataclasses.replace(one, setup="y = 1")
-    found = [keys(submission, Limits()) for submission in (one, two, dataclasses.replace(one, asserts=("assert x ",)))]
-    assert found[0].tests[1] == found[2].tests[0] and found[0].program == found[2].program
-    assert found[0].program != found[1].program
+    others = ({"asserts": ("assert x == 1 ", "assert x\n")}, {"setup": "y = 1"}, {"asserts": ("assert x",)})
+    same, *different = [keys(dataclasses.replace(one, **other), Limits()) for other in others]
+    assert same == keys(one, Limits())
+    assert all(not {*same.tests, same.program} & {*key.tests, key.program} for key in different)
+
+
+def test_a_hostile_assert_is_no_word_on_others(trusted: Pool) -> None:
+    hostile = "import math\nmath.isclose = lambda *a: True"
+    asserts = (hostile, "assert math.isclose(f(1), 2)")
+    one = Submission("s", "def f(x): return 0  # hostile assert", asserts=asserts)
+    _, judgement = trusted.judge([one, dataclasses.replace(one, asserts=asserts[1:])])
+    assert judgement.verdict is Verdict.WRONG_ANSWER
 
 
 @pytest.mark.parametrize("known", [2, 3])
