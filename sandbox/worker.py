@@ -110,8 +110,9 @@ def memory_bytes(work: Work) -> int:
 
 
 def names_numpy(work: Work) -> bool:
-    """Whether the text of a program or of its tests has the word numpy, without which it cannot be imported."""
-    return any(_NUMPY.search(text) for text in (work.code, work.setup, *(work.asserts or ())))
+    """Whether the text of a program, its tests or its checker has the word numpy, without which it is not imported."""
+    texts = (work.code, work.setup, *(work.asserts or ()), work.compare.get("checker", ""))
+    return any(_NUMPY.search(text) for text in texts)
 
 
 def _write(data: bytes) -> None:

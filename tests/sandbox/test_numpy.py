@@ -133,6 +133,13 @@ def work(code: str, setup: str = "", asserts: list[str] | None = None) -> Work:
     return Work(code, None, [""], None, asserts, setup, {}, 1.0, 1.0, 1 << 28, 1 << 20, False)
 
 
+def test_a_checker_finds_numpy(pool: Pool) -> None:
+    checker = "import numpy as np\ndef check(input, output, expected): return bool(np.isclose(float(output), 3))"
+    compare = {"mode": "checker", "checker": checker}
+    [judgement] = pool.judge([Submission("s", "print(3.0)", (TestCase("", None),), compare=compare)])
+    assert judgement.accepted, judgement
+
+
 @pytest.mark.parametrize(
     ("asked", "wanted"),
     [
