@@ -32,6 +32,7 @@ from sandbox.batch import (
 from sandbox.host import InfraFailure, Zygote
 
 _SLACK_SECONDS = 30.0
+_MAX_TEXT_BYTES = 1 << 16  # of a line that holds no value
 _MAX_BATCH = 10_000  # indices that fit into a message
 _SHARED_KINDS = (program.EXCEPTION, program.EXIT, program.TOO_LARGE)  # lines of the call and of the assert form
 _sequence = itertools.count(1)
@@ -281,6 +282,9 @@ class Session:
         return (verdict, cpu, cpu, ended.memory_bytes, detail), value
 
     def _judge_claim(self, line: Line, index: int) -> tuple[str, str, Any]:
+        if len(line.payload) > max(self._work.output_bytes, _MAX_TEXT_BYTES):
+            # No line of ours is that long, so the program wrote it: read, it may take thirty times the memory.
+            return WRONG, "the returned value is larger than the output limit", None
         if line.kind == program.MEMORY:
             return MEMORY, text_of(line), None
         if self._work.asserts is not None and line.kind not in _SHARED_KINDS:

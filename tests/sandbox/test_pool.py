@@ -57,6 +57,13 @@ def test_a_slow_test_does_not_take_time_from_the_next(trusted: Pool) -> None:
     assert trusted.judge([Submission("s", code, tests, "f", limits=Limits(cpu_seconds=0.5))])[0].accepted
 
 
+def test_a_value_longer_than_any_that_we_write_is_not_read(trusted: Pool) -> None:
+    code = "import os\ndef f():\n    os.write(3, b'V 0 0 1' + b' ' * (1 << 17) + b'\\n')\n    os._exit(0)"
+    one = Submission("s", code, (TestCase([], 1),), "f", limits=Limits(output_mb=0.0625))
+    [judgement] = trusted.judge([one])
+    assert (judgement.verdict, judgement.tests[0].detail[-12:]) == (Verdict.WRONG_ANSWER, "output limit")
+
+
 def test_outputs_of_a_script(trusted: Pool) -> None:
     outputs = trusted.outputs("print(10 // int(input()), 'é')", ["5", "0"])
     assert [(result.verdict, value) for result, value in outputs] == [("accepted", "2 é\n"), ("runtime_error", None)]
