@@ -55,7 +55,8 @@ class Difference:
     def line(self) -> str:
         """The difference for people."""
         who = _KINDS[(not self.published, self.published)]
-        return f"{self.id}, test {self.test}: {who} ({self.reason}): expected {self.expected}, got {self.actual}"
+        name = json.dumps(self.id)[1:-1]  # one line, whatever it holds
+        return f"{name}, test {self.test}: {who} ({self.reason}): expected {self.expected}, got {self.actual}"
 
 
 class Audit:

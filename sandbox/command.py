@@ -49,6 +49,8 @@ def config_of(arguments: argparse.Namespace, **more: Any) -> SandboxConfig:
 def opened(path: str) -> Iterator[int]:
     """A descriptor to read from; - is standard input."""
     if path == "-":
+        if sys.stdin is None:  # descriptor 0 may be another file's by now
+            raise UserError("standard input is closed; give the path of a JSONL file")
         yield 0
         return
     try:
@@ -71,6 +73,8 @@ class Output:
         self._path, self._part = Path(path), None if path == "-" else Path(path + ".part")
         self.lines = 0
         if path == "-":
+            if sys.stdout is None:
+                raise UserError("standard output is closed; give the path of a file with -o")
             self._fd = 1
             return
         if source != "-" and self._path.exists() and os.path.samefile(path, source):

@@ -210,10 +210,13 @@ def normal(value: Any) -> Any:
     return parse(text)
 
 
-def parse(text: str | bytes) -> Any:
-    """Reads JSON; ValueError for what is not JSON, for keys given twice and for nesting beyond 500 levels."""
+def parse(text: str | bytes, constant: Callable[[str], float] | None = None) -> Any:
+    """Reads JSON; ValueError for what is not JSON, for keys given twice and for nesting beyond 500 levels.
+
+    `constant` reads NaN and the infinities, which JSON itself does not have.
+    """
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=constant)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
     opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")

@@ -8,7 +8,7 @@ from typing import Any
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, TestCase
-from sandbox.compare import unique_keys
+from sandbox.compare import parse
 from sandbox.limits import Limits
 from sandbox.submission import Submission
 
@@ -29,11 +29,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def parse_line(line: bytes) -> Any:
     """The JSON value of a line; `UserError` for anything else, NaN and keys given twice included."""
     try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=_constant)
+        return parse(line.decode("utf-8"), _constant)
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 (byte {error.start}: {error.reason}); mend or remove the line") from error
-    except RecursionError as error:
-        raise UserError("not JSON that can be read (nested too deeply); mend or remove the line") from error
     except ValueError as error:
         raise UserError(f"not JSON ({error}); mend or remove the line") from error
 

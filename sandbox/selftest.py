@@ -8,6 +8,7 @@ what is missing and the mend.
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import os
 import threading
@@ -172,4 +173,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m sandbox.selftest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     run_command(main)

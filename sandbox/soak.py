@@ -46,6 +46,7 @@ _SLOW_WEIGHT = 0.1  # these run into their limits, and would take most of the ti
 _TENTHS = 10
 _BLOCK = 1000
 _SETTLE_SECONDS = 3.0
+_TICK_SECONDS = 0.01  # less CPU time is counted as none
 _MEMORY_ALLOWANCE_BYTES = 8 << 20  # of the caller, and of all workers together
 _OURS = "/o1coder-"  # how our own temporary files are called
 _FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -191,8 +192,11 @@ def costs(samples: list[Sample]) -> list[float]:
     The best of a tenth's blocks is taken: other work on the machine makes blocks slower, never faster.
     """
     parts = tenths(samples)
-    least = [min(sample.cpu_seconds for sample in same) for same in zip(*parts, strict=True)]
-    return [min(sample.cpu_seconds / best for sample, best in zip(part, least, strict=True)) for part in parts]
+    least = [min(max(sample.cpu_seconds, _TICK_SECONDS) for sample in same) for same in zip(*parts, strict=True)]
+    return [
+        min(max(sample.cpu_seconds, _TICK_SECONDS) / best for sample, best in zip(part, least, strict=True))
+        for part in parts
+    ]
 
 
 def findings(samples: list[Sample], tolerance: float) -> list[str]:

@@ -178,6 +178,14 @@ def test_differences_as_text(
     assert sum(", test " in line for line in lines) == len(DIFFERENCES)
 
 
+def test_a_difference_is_one_line_of_ascii() -> None:
+    assert (
+        audit.Difference("\ud800\né", 0, "accepted", False, "case", "1", "2")
+        .line()
+        .startswith(r"\ud800\n\u00e9, test 0")
+    )
+
+
 def test_json_lines_on_standard_output_stand_alone() -> None:
     command = [sys.executable, "-m", "sandbox.audit", "-", "-o", "-", "--isolation", "trusted"]
     line = json.dumps(script("characters", "55", "5")) + "\n"

@@ -76,6 +76,10 @@ def test_soak_sees_what_grows(late: Sample, reason: str) -> None:
     assert reason in found
 
 
+def test_soak_takes_blocks_of_no_measurable_time() -> None:
+    assert soak.findings([Sample(0.0, 1, 1, 1, 1)] * 20, 0.1) == []
+
+
 def test_soak_sees_wrong_verdicts() -> None:
     with Pool(SandboxConfig(workers=1, isolation="trusted")) as pool:
         judged = soak.Soak(pool)

@@ -130,6 +130,7 @@ def test_assert_form_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         '{"id": "a", "id": "b", "code": "1", "tests": []}',
         '{"id": "a", "code": "1", "fn_name": "f", "tests": [{"input": [NaN], "output": 1}]}',
         '{"id": "a", "code": "1", "fn_name": "f", "tests": [{"input": [], "output": ' + "[" * 800 + "]" * 800 + "}]}",
+        '{"id": "a", "code": "1", "fn_name": "f", "tests": [{"input": ' + "[" * 600 + "]" * 600 + ', "output": 1}]}',
         "[" * 100_000,
         "caf\udce9",  # not UTF-8
         {**GOOD, "compare": {"mode": "sets"}},

@@ -127,6 +127,14 @@ def test_a_long_file_is_judged_in_order(judge: Judge) -> None:
     assert judge.returncode == 0
 
 
+@pytest.mark.parametrize("closed", ["input", "output"])
+def test_a_closed_stream_is_one_line(closed: str) -> None:
+    shut = {"input": "<&-", "output": "</dev/null >&-"}[closed]
+    command = f"{sys.executable} -m sandbox.judge - --isolation trusted {shut}"
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, timeout=20)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1) and f"standard {closed}".encode() in done.stderr
+
+
 def test_wrong_flags_are_one_line() -> None:
     process = start("none.jsonl", "--cpu-seconds", "0")
     _, err = process.communicate(timeout=20)
