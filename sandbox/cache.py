@@ -1,53 +1,76 @@
-"""Verdicts of programs that come again: a bounded cache that also joins equal submissions that are under way."""
+"""Verdicts of tests that come again: what makes two tests the same, and a bounded memory of their results.
+
+Two tests are the same when the program, its form and entry point (setup and comparison, too), the limits, the input and
+the expected output are. In the assert form all of a submission's tests count: they run in one process, where a hostile
+one can have the next accepted. Programs are compared as text, with CRLF and CR read as LF, as the compiler reads them,
+and without white space at the end of the file. Nothing more is taken for the same: comments and blank lines move the
+line numbers that details give, and a program can read its own names, constants and docstrings.
+"""
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
-import threading
+import dataclasses
+import hashlib
 
-from o1coder_jax.records import Judgement, Verdict
+from o1coder_jax.records import TestResult, Verdict
+from sandbox import channel
+from sandbox.limits import Limits
+from sandbox.submission import Submission
 
-_Future = concurrent.futures.Future[Judgement]
+# Not the program's doing, or, for the wall clock's, perhaps not: a busy machine starves programs.
+_FORGOTTEN = (Verdict.INFRA_ERROR, Verdict.IDLE_LIMIT)
+_END_OF_FILE = " \t\f\n"  # what the compiler skips there
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keys:
+    """Digests that stand for a program (under its limits and with its comparison) and for each of its tests."""
+
+    program: bytes
+    tests: tuple[bytes, ...]
+
+
+def keys(submission: Submission, limits: Limits) -> Keys:
+    """The keys of a submission that `packed_work` has taken; `limits` unless it has its own."""
+    bounds = dataclasses.astuple(submission.limits or limits)
+    compare = sorted(submission.compare.items())
+    setup = _normalised(submission.setup)
+    asserts = tuple(map(_normalised, submission.asserts))  # one can tamper with what the next ones find
+    about = (_normalised(submission.code), submission.fn_name, asserts, setup, compare, *bounds)
+    program = hashlib.sha256(channel.pack(about))
+    digests = []
+    for test in submission.asserts or submission.tests:
+        key = program.copy()
+        key.update(channel.pack(_normalised(test) if isinstance(test, str) else (test.input, test.output)))
+        digests.append(key.digest())
+    return Keys(program.digest(), tuple(digests))
+
+
+def _normalised(code: str) -> str:
+    return code.replace("\r\n", "\n").replace("\r", "\n").rstrip(_END_OF_FILE)
 
 
 class Cache:
-    """Least recently used entries go first. Our own failures are never kept."""
+    """Results by key; those asked for longest ago go first. Not safe for threads: its owner holds a lock.
+
+    What was not the program's own doing is not kept: `infra_error`, and `idle_limit`, which the wall clock alone gives.
+    """
 
     def __init__(self, entries: int):
         self._entries = entries
-        self._lock = threading.Lock()
-        self._known: collections.OrderedDict[bytes, Judgement] = collections.OrderedDict()
-        self._waiting: dict[bytes, list[_Future]] = {}
+        self._known: collections.OrderedDict[bytes, TestResult] = collections.OrderedDict()
 
-    def answer(self, key: bytes, future: _Future) -> bool:
-        """Answers now, or together with an equal submission under way; False when it has to be run."""
-        with self._lock:
-            known = self._known.get(key)
-            if known is None:
-                if key not in self._waiting:
-                    return False
-                self._waiting[key].append(future)
-                return True
+    def get(self, key: bytes) -> TestResult | None:
+        known = self._known.get(key)
+        if known is not None:
             self._known.move_to_end(key)
-        future.set_result(known)
-        return True
+        return known
 
-    def expect(self, key: bytes, future: _Future) -> None:
-        """Registers a submission that is about to be run."""
-        with self._lock:
-            self._waiting.setdefault(key, []).append(future)
-
-    def store(self, key: bytes, outcome: Judgement | Exception) -> None:
-        """Answers all that wait for `key`."""
-        with self._lock:
-            futures = self._waiting.pop(key, [])
-            if isinstance(outcome, Judgement) and outcome.verdict is not Verdict.INFRA_ERROR and self._entries:
-                self._known[key] = outcome
-                while len(self._known) > self._entries:
-                    self._known.popitem(last=False)
-        for future in futures:
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+    def put(self, key: bytes, result: TestResult) -> None:
+        if result.verdict in _FORGOTTEN or not self._entries:
+            return
+        self._known[key] = result
+        self._known.move_to_end(key)
+        if len(self._known) > self._entries:
+            self._known.popitem(last=False)

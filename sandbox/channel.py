@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from typing import Any
 _MARSHAL_VERSION = 2
 _MAX_MESSAGE_BYTES = 1 << 17
 _LENGTH_BYTES = 4
+_FD_BYTES = 4  # a C int
+MAX_FDS = 16  # descriptors in a message
 
 
 def pack(value: Any) -> bytes:
@@ -54,16 +57,16 @@ def packet_pair() -> tuple[socket.socket, socket.socket]:
 
 def send(end: socket.socket, value: Any, fds: Sequence[int] = ()) -> None:
     """Sends one message; the receiver gets duplicates of `fds`."""
-    data = pack(value)
     if fds:
-        socket.send_fds(end, [data], list(fds))
+        numbers = b"".join([fd.to_bytes(_FD_BYTES, sys.byteorder) for fd in fds])
+        end.sendmsg((pack(value),), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers),))
     else:
-        end.send(data)
+        end.send(pack(value))
 
 
 def receive(end: socket.socket) -> tuple[Any, list[int]]:
     """The next message and its descriptors; EOFError when the other side is gone."""
-    data, fds, _, _ = socket.recv_fds(end, _MAX_MESSAGE_BYTES, 2)
+    data, fds, _, _ = socket.recv_fds(end, _MAX_MESSAGE_BYTES, MAX_FDS)
     if not data:
         raise EOFError("the other end of a sandbox channel is closed")
     return unpack(data), fds

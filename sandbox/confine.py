@@ -18,11 +18,13 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
-_SECCOMP_MODE_FILTER = 2
 _BPF_INSTRUCTION_BYTES = 8
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+# Children call this between fork and program. Arguments that are C values already, no `errno`, and the interpreter's
+# lock kept: each touches fewer pages, and a page that is touched after a fork is a page to be copied.
+_call = ctypes.PyDLL(None).prctl
+_ZERO, _ONE = ctypes.c_ulong(0), ctypes.c_ulong(1)
+_KILL, _FILTER_MODE = ctypes.c_ulong(int(signal.SIGKILL)), ctypes.c_ulong(2)  # 2: SECCOMP_MODE_FILTER
 
 
 class _Program(ctypes.Structure):
@@ -31,10 +33,9 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-def _prctl(option: int, argument: int = 0, pointer: int = 0) -> None:
-    if _libc.prctl(option, argument, pointer, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"prctl {option}: {os.strerror(error)}")
+def _prctl(option: int, argument: ctypes.c_ulong) -> None:
+    if _call(option, argument, _ZERO, _ZERO, _ZERO) != 0:
+        raise OSError(f"the kernel refuses prctl {option}")
 
 
 class SystemCallFilter:
@@ -43,29 +44,31 @@ class SystemCallFilter:
     def __init__(self, program: bytes):
         self._buffer = ctypes.create_string_buffer(program, len(program))
         self._header = _Program(len(program) // _BPF_INSTRUCTION_BYTES, ctypes.addressof(self._buffer))
-        self._address = ctypes.addressof(self._header)
+        self._address = ctypes.c_ulong(ctypes.addressof(self._header))
 
     def install(self) -> None:
         """From here on the filter judges each system call; needs `no_new_privileges` before."""
-        _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._address)
+        if _call(_PR_SET_SECCOMP, _FILTER_MODE, self._address) != 0:
+            raise OSError("the kernel refuses the system call filter")
 
 
 def no_new_privileges() -> None:
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_NO_NEW_PRIVS, _ONE)
 
 
 def undumpable() -> None:
     """No process of the same user may read this one's memory."""
-    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_DUMPABLE, _ZERO)
 
 
 def adopt_orphans() -> None:
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_CHILD_SUBREAPER, _ONE)
 
 
 def die_with_parent() -> None:
     """SIGKILL when the parent's thread ends. A change of uid undoes it, so it comes after that."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _call(_PR_SET_PDEATHSIG, _KILL) != 0:
+        raise OSError("the kernel refuses to end this process with its parent")
 
 
 def become(uid: int) -> None:
@@ -75,12 +78,17 @@ def become(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def lower_limit(which: int, value: int) -> None:
-    """Sets soft and hard limit to `value`, or leaves a hard limit that is lower already."""
+def lowered(which: int, value: int) -> tuple[int, int]:
+    """Soft and hard limit for `setrlimit`: `value`, or the present hard limit where that is lower."""
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
-    resource.setrlimit(which, (value, value))
+    return value, value
+
+
+def lower_limit(which: int, value: int) -> None:
+    """Sets soft and hard limit to `value`, or leaves a hard limit that is lower already."""
+    resource.setrlimit(which, lowered(which, value))
 
 
 def address_space_bytes() -> int:

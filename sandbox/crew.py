@@ -14,25 +14,35 @@ from typing import Any
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Verdict
-from sandbox import channel, isolation
+from sandbox import cgroup, channel, isolation
 
 _IN_FLIGHT = 2  # tasks that a worker has at a time: the one that it is at, and the next, so that it never waits
-_ATTEMPTS = 2
+ATTEMPTS = 5  # workers that may die at a program, which need not be its fault, before it is given up
 _READ_BYTES = 1 << 20
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
-_MAX_STARTS_IN_VAIN = 3
+_MAX_STARTS_IN_VAIN = 20
 
 Answer = tuple[Any, ...]
 """(verdict, compiled, passed, total, rows, values, tests run), as `session.Session.run` gives it."""
 
 
-@dataclasses.dataclass
+def _wanted() -> bool:
+    return True
+
+
+@dataclasses.dataclass(eq=False)
 class Task:
-    """A packed `session.Work`, and what to do with its answer: called once, in the crew's thread."""
+    """A packed `session.Work`, and what to do with its answer. Both functions are called in the crew's thread.
+
+    Attributes:
+      finish: takes the answer; called once, or never if `begin` said no.
+      begin: called before the task is given to a worker, again if that one dies; False when no one wants it any more.
+    """
 
     data: bytes
     finish: Callable[[Answer | Exception], None]
+    begin: Callable[[], bool] = _wanted
     attempts: int = 0
 
 
@@ -40,6 +50,7 @@ class _Member:
     """One worker process: its pipes, and the tasks it has been sent, in order."""
 
     def __init__(self, settings: dict[str, Any]):
+        self._memory_group = settings["memory_group"]
         folders = ":".join(isolation.import_folders())
         self.process = subprocess.Popen(
             [settings["interpreter"], *isolation.INTERPRETER_FLAGS, "-c", isolation.WORKER_BOOT, folders],
@@ -83,6 +94,8 @@ class _Member:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+        if self._memory_group is not None:
+            cgroup.remove_group(**self._memory_group)
 
 
 class Crew:
@@ -105,7 +118,11 @@ class Crew:
             self._members.append(self._start_member(index))
         self._thread = threading.Thread(target=self._serve, name="sandbox-crew", daemon=True)
         self._thread.start()
-        started = self._started.wait(_START_SECONDS)
+        try:
+            started = self._started.wait(_START_SECONDS)
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
         if not started or not self._members:
             reason = self._failure or f"no worker was ready after {_START_SECONDS:.0f} s"
             self.close()
@@ -120,6 +137,16 @@ class Crew:
                 raise UserError(f"{reason}; python -m sandbox.selftest says what is missing")
             self._queue.append(task)
         self._wake()
+
+    def discard(self, task: Task) -> None:
+        """Takes a task back that no worker has been given yet."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._queue.remove(task)
+
+    @property
+    def own_thread(self) -> bool:
+        """Whether the caller is the crew's own thread, in which answers arrive: it must never wait for one."""
+        return threading.current_thread() is self._thread
 
     def processes(self) -> list[int]:
         return [member.process.pid for member in self._members]
@@ -213,6 +240,8 @@ class Crew:
                 if not self._queue:
                     return
                 task = self._queue.popleft()
+            if not task.begin():
+                continue
             member = min(free, key=lambda member: len(member.tasks))
             member.tasks.append(task)
             member.outgoing += channel.framed(task.data)
@@ -239,8 +268,8 @@ class Crew:
         tasks = list(member.tasks)
         if tasks:
             tasks[0].attempts += 1
-            if tasks[0].attempts >= _ATTEMPTS:
-                tasks.pop(0).finish(infra_answer("a sandbox worker died twice over this program"))
+            if tasks[0].attempts >= ATTEMPTS:
+                tasks.pop(0).finish(infra_answer(f"{ATTEMPTS} sandbox workers died over this program"))
         with self._lock:
             self._queue.extendleft(reversed(tasks))
 

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-from sandbox import channel, isolation
+from sandbox import cgroup, channel, isolation
 
 _START_SECONDS = 30.0
 _POLL_MS = 1000
@@ -22,23 +22,31 @@ class InfraFailure(Exception):
     """Our own machinery failed; nothing can be said of the program."""
 
 
+class Kind(NamedTuple):
+    """What a zygote has loaded beyond the common part: every fork pays for it, so only those who need it do."""
+
+    numpy: bool = False
+    asserts: bool = False
+
+
 class Zygote:
     """A running zygote."""
 
-    def __init__(self, settings: dict[str, Any]):
+    def __init__(self, settings: dict[str, Any], kind: Kind, group: cgroup.Group | None = None):
         self._parent = os.getppid()
         self.end, theirs = channel.packet_pair()
         self._log = os.memfd_create("zygote-log", os.MFD_CLOEXEC)
         dummies = [os.memfd_create("nothing", os.MFD_CLOEXEC) for _ in range(2)]
         try:
-            self._process = subprocess.Popen(
-                isolation.zygote_command(settings, theirs.fileno()),
-                stdin=dummies[0],
-                stdout=dummies[1],  # files, as the programs' descriptors 0 and 1 will be
-                stderr=self._log,
-                pass_fds=(theirs.fileno(),),
-                env=isolation.ZYGOTE_ENVIRONMENT,
-            )
+            with group.joined() if group is not None else contextlib.nullcontext():
+                self._process = subprocess.Popen(
+                    isolation.zygote_command(settings, theirs.fileno(), kind.numpy),
+                    stdin=dummies[0],
+                    stdout=dummies[1],  # files, as the programs' descriptors 0 and 1 will be
+                    stderr=self._log,
+                    pass_fds=(theirs.fileno(),),
+                    env=isolation.ZYGOTE_ENVIRONMENT | (isolation.NUMPY_ENVIRONMENT if kind.numpy else {}),
+                )
         except OSError as error:
             raise InfraFailure(f"cannot start {settings['interpreter']}: {error}") from error
         finally:
@@ -46,7 +54,8 @@ class Zygote:
             for fd in dummies:
                 os.close(fd)
         try:
-            channel.send(self.end, settings["start"])
+            numpy = settings["numpy"][0] if kind.numpy else None
+            channel.send(self.end, {**settings["start"], "numpy": numpy, "asserts": kind.asserts})
             self.receive(_START_SECONDS)
         except (InfraFailure, OSError) as error:
             reason = self._said() or str(error)

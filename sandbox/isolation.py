@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from o1coder_jax.errors import UserError
-from sandbox import syscalls
+from sandbox import cgroup, syscalls
 
 Tier = Literal["full", "reduced", "trusted"]
 
@@ -42,7 +42,10 @@ main()
 """
 INTERPRETER_FLAGS = ("-S", "-s", "-P", "-B", "-X", "utf8")
 # glibc gives each thread an arena of 64 MB of address space, which would count against the memory limit.
-ZYGOTE_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LC_ALL": "C.UTF-8"}
+ZYGOTE_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1", "LC_ALL": "C.UTF-8"}
+
+# One thread, since each of OpenBLAS's takes much address space, and programs are given one core each.
+NUMPY_ENVIRONMENT = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 _INSIDE = "/opt/sandbox"  # where this package is in a `full` zygote's tree
 _FIRST_UID_LARGE, _UIDS_LARGE = 1_000_000_000, 200_000_000
@@ -59,6 +62,7 @@ class Layers:
       landlock: the kernel restricts which files can be opened.
       files_closed: the filter lets programs open no file (used where there is neither of the above).
       own_user: each worker's programs run as a user that owns nothing.
+      memory_place: where each worker's programs get a memory cgroup (root only).
     """
 
     tier: Tier
@@ -66,6 +70,7 @@ class Layers:
     landlock: bool = False
     files_closed: bool = False
     own_user: bool = False
+    memory_place: cgroup.Place | None = None
 
     def describe(self) -> list[str]:
         """One line for each layer."""
@@ -80,6 +85,10 @@ class Layers:
             lines.append("no Landlock in this kernel: the filter lets programs open no file")
         lines.append("seccomp: allow-list of system calls; no fork, exec, socket, signal")
         lines.append("user: one of its own for each worker" if self.own_user else "user: yours")
+        if self.memory_place is not None:
+            lines.append(f"memory cgroup: one for each worker, in {self.memory_place.folder}")
+        elif self.bubblewrap:
+            lines.append("no memory cgroup can be made here: memory is limited for each process only")
         lines.append("limits: cpu, wall clock, address space, output, descriptors")
         return lines
 
@@ -119,7 +128,8 @@ def layers(tier: Tier) -> Layers:
         raise UserError(f"sandbox isolation {tier!r} is not to be had here; missing: {'; '.join(lacks)}")
     own_user = os.geteuid() == 0 and tier != "trusted"
     if tier == "full":
-        return Layers(tier, bubblewrap=shutil.which("bwrap"), own_user=own_user)
+        place = cgroup.find_place() if own_user else None
+        return Layers(tier, bubblewrap=shutil.which("bwrap"), own_user=own_user, memory_place=place)
     if tier == "reduced":
         landlock = landlock_abi() > 0
         return Layers(tier, landlock=landlock, files_closed=not landlock, own_user=own_user)
@@ -144,11 +154,14 @@ def worker_settings(chosen: Layers, index: int) -> dict[str, Any]:
         "interpreter": interpreter(),
         "code": str(package_folder()),
         "libraries": [str(path) for path in library_paths()],
+        "numpy": numpy_paths(),
+        "memory_group": cgroup.new_group(chosen.memory_place) if chosen.memory_place is not None else None,
         "start": {
             "zygote_filter": syscalls.zygote_filter() if confined else None,
             "child_filter": syscalls.child_filter(open_files=not chosen.files_closed) if confined else None,
             "uid": _first_uid() + index if chosen.own_user else None,
             "relative_imports": chosen.own_user and not chosen.bubblewrap,
+            "library": sysconfig.get_path("stdlib"),
         },
     }
 
@@ -176,7 +189,8 @@ def library_paths() -> list[Path]:
     candidates = [
         Path(interpreter()),
         Path(sysconfig.get_path("stdlib")),
-        Path(sysconfig.get_path("platstdlib")),
+        # The base interpreter's: a virtual environment's holds nothing but its packages.
+        Path(sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix})),
         Path(sys.base_prefix) / "lib",
         *(Path(name) for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")),
         Path("/etc/ld.so.cache"),
@@ -184,8 +198,19 @@ def library_paths() -> list[Path]:
     return list(dict.fromkeys(path for path in candidates if path.exists()))
 
 
-def zygote_command(settings: dict[str, Any], descriptor: int) -> list[str]:
+def numpy_paths() -> list[str]:
+    """numpy's folder and that of its libraries, of the environment that we run in; empty where it is not installed."""
+    spec = importlib.util.find_spec("numpy")
+    if spec is None or spec.origin is None:
+        return []
+    folder = Path(os.path.realpath(spec.origin)).parent
+    libraries = folder.with_name("numpy.libs")  # where it comes as a wheel
+    return [str(folder), *([str(libraries)] if libraries.is_dir() else [])]
+
+
+def zygote_command(settings: dict[str, Any], descriptor: int, numpy: bool) -> list[str]:
     """The command that starts a zygote with its socket at `descriptor`."""
+    libraries = settings["libraries"] + (settings["numpy"] if numpy else [])
     python = settings["interpreter"]
     if not settings["bubblewrap"]:
         return [python, *INTERPRETER_FLAGS, "-c", ZYGOTE_BOOT, settings["code"], str(descriptor)]
@@ -196,10 +221,10 @@ def zygote_command(settings: dict[str, Any], descriptor: int) -> list[str]:
     else:
         wrap += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     # bubblewrap makes parents for its owner only; a program that runs as another user must get through.
-    parents = {parent for path in [*settings["libraries"], _INSIDE, os.devnull] for parent in Path(path).parents}
-    for parent in sorted(parents - {Path("/")} - set(map(Path, settings["libraries"]))):
+    parents = {parent for path in [*libraries, _INSIDE, os.devnull] for parent in Path(path).parents}
+    for parent in sorted(parents - {Path("/")} - set(map(Path, libraries))):
         wrap += ["--dir", str(parent)]
-    for path in settings["libraries"]:
+    for path in libraries:
         if os.path.islink(path):
             wrap += ["--symlink", os.readlink(path), path]
         else:
@@ -215,7 +240,7 @@ def restrict_files(settings: dict[str, Any]) -> None:
 
     reading = AccessFS.READ_FILE | AccessFS.EXECUTE
     with Ruleset() as rules:
-        for path in [*settings["libraries"], settings["code"]]:
+        for path in [*settings["libraries"], *settings["numpy"], settings["code"]]:
             rules.allow_path(path, reading | AccessFS.READ_DIR if os.path.isdir(path) else reading)
         rules.allow_path(os.devnull, AccessFS.READ_FILE | AccessFS.WRITE_FILE)
         rules.restrict()

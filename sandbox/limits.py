@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from o1coder_jax.errors import UserError
+
+_MOST = 1_000_000  # beyond any machine, within what the kernel takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,10 @@ class Limits:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= 0:
-                raise UserError(f"sandbox limit {field.name} is {value!r}; give a number above 0")
+            if not number or not 0 < value <= _MOST:  # NaN is neither
+                raise UserError(
+                    f"sandbox limit {field.name} is {value!r:.40}; give a number above 0, {_MOST:,} at most"
+                )
 
     @property
     def output_bytes(self) -> int:

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
-from sandbox import channel, selftest
-from sandbox.cache import Cache
-from sandbox.compare import matcher
-from sandbox.crew import Task
+from o1coder_jax.records import Judgement, TestResult, Verdict
+from sandbox import cache, selftest
+from sandbox.crew import Answer, Task
+from sandbox.known import Known, look_up, nothing_known, results_of
 from sandbox.limits import Limits
+from sandbox.runs import Gate, Run
+from sandbox.submission import Submission, pack_work, packed_work, submission_for
+
+__all__ = ["Outputs", "Pool", "SandboxConfig", "Submission", "submission_for"]
 
 Outputs = list[tuple[TestResult, Any]]
+Given = tuple[Judgement, list[list[Any] | None]]
+"""A judgement, and for each of its tests what the program gave: a list of one, or None if it did not end by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,8 @@ class SandboxConfig:
       workers: processes that judge at the same time; about one for each core.
       isolation: the tier (see docs/sandbox.md); `auto` takes the best one that passes its self-test, and never none.
       cpu_seconds, wall_seconds, memory_mb, output_mb: limits of a test (see `Limits`).
-      cache_entries: verdicts kept for programs that come again; 0 keeps none.
+      cache_entries: results of tests kept for programs that come again, about 0.5 kB each; 0 keeps none.
+      queue: programs that may wait for a worker; whoever submits more is made to wait.
     """
 
     workers: int = 2
@@ -44,14 +50,15 @@ class SandboxConfig:
     memory_mb: int = 256
     output_mb: float = 4.0
     cache_entries: int = 200_000
+    queue: int = 1024
 
     def __post_init__(self) -> None:
-        if not isinstance(self.workers, int) or self.workers < 1:
-            raise UserError(f"sandbox.workers is {self.workers!r}; give a whole number of at least 1")
+        for name, least in (("workers", 1), ("cache_entries", 0), ("queue", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"sandbox.{name} is {value!r}; give a whole number of at least {least}")
         if self.isolation not in ("auto", "full", "reduced", "trusted"):
             raise UserError(f"sandbox.isolation is {self.isolation!r}; use auto, full, reduced or trusted")
-        if not isinstance(self.cache_entries, int) or self.cache_entries < 0:
-            raise UserError(f"sandbox.cache_entries is {self.cache_entries!r}; give a whole number of at least 0")
         self.limits  # noqa: B018 - checks them
 
     @property
@@ -59,63 +66,26 @@ class SandboxConfig:
         return Limits(self.cpu_seconds, self.wall_seconds, self.memory_mb, self.output_mb)
 
 
-@dataclasses.dataclass(frozen=True)
-class Submission:
-    """A program and the tests to judge it by.
-
-    Attributes:
-      fn_name: the entry point of the call form (a function, or a method of `class Solution`); None is the stdin form.
-      compare: see `sandbox.compare`.
-      asserts: the assert form, in place of `tests`: test programs, one a test, that call the program's functions.
-      setup: code that comes before each of `asserts`, such as the helpers that they call.
-      limits: in place of the pool's own.
-      stop_at_failure: leave out the tests after the first that fails.
-    """
-
-    id: str
-    code: str
-    tests: tuple[TestCase, ...] = ()
-    fn_name: str | None = None
-    compare: dict[str, Any] = dataclasses.field(default_factory=dict)
-    asserts: tuple[str, ...] = ()
-    setup: str = ""
-    limits: Limits | None = None
-    stop_at_failure: bool = False
-
-    @property
-    def total(self) -> int:
-        """The number of tests."""
-        return len(self.tests) or len(self.asserts)
-
-
-def submission_for(
-    problem: Problem, code: str, *, hidden: bool = False, stop_at_failure: bool = False, id: str = ""
-) -> Submission:
-    """A program against a problem's own tests, or against its hidden ones."""
-    tests = problem.hidden if hidden else problem.tests
-    fn_name = problem.fn_name if problem.form is Form.CALL else None
-    name = id or problem.id
-    return Submission(name, code, tests, fn_name, compare=problem.compare, stop_at_failure=stop_at_failure)
-
-
 class Pool:
-    """Judges programs in isolated processes.
+    """Judges programs in isolated processes. Threads may share it; a forked process needs one of its own.
+
+    A future can be cancelled until a worker has been given its program, which is then never run. After that `cancel`
+    is False and the program runs to its end. Equal submissions share one run, which is dropped when all are cancelled.
 
     Attributes:
       isolation: the tier in force.
       layers: one line for each thing that stands between a program and the machine.
-      executions: programs x tests that were really run since the start; cache hits are none.
-      infra_errors: judgements that our own failures prevented.
-      cache_hits: submissions answered without running anything.
     """
 
     def __init__(self, config: SandboxConfig):
         """Starts the workers; `UserError` when the tier cannot be had, with what is missing and the mend."""
         self.config = config
-        self.executions = 0
-        self.infra_errors = 0
-        self.cache_hits = 0
-        self._cache = Cache(config.cache_entries)
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._cache = cache.Cache(config.cache_entries)
+        self._runs: dict[Hashable, Run] = {}
+        self._gate = Gate(config.queue)
+        self._executions = self._infra_errors = self._lookups = self._hits = 0
         self._crew, chosen = selftest.trusty_crew(config.isolation, config.workers)
         self.isolation: str = chosen.tier
         self.layers = chosen.describe()
@@ -127,54 +97,101 @@ class Pool:
         self.close()
 
     def close(self) -> None:
-        """Ends all workers and what they run; what is still under way becomes `infra_error`."""
+        """Ends all workers and what they run; what waits or is under way becomes `infra_error`.
+
+        Who waits in `submit` gets a `UserError`. In a forked process this does nothing.
+        """
+        if os.getpid() != self._process:
+            return
+        self._gate.close()
         self._crew.close()
 
     def processes(self) -> list[int]:
         """Process ids of the workers."""
         return self._crew.processes()
 
+    @property
+    def executions(self) -> int:
+        """Programs x tests that were really run since the start."""
+        return self._executions
+
+    @property
+    def infra_errors(self) -> int:
+        """Judgements that our own failures prevented."""
+        return self._infra_errors
+
+    def metrics(self) -> dict[str, float]:
+        """Counts since the start.
+
+        `executions` and `infra_errors` as above; of the cache, in tests, `cache_lookups`, `cache_hits` (answered
+        without a run of their own) and `cache_hit_rate` (0 when nothing was looked up).
+        """
+        with self._lock:
+            lookups, hits = self._lookups, self._hits
+            counts = {"executions": self._executions, "infra_errors": self._infra_errors}
+        rate = hits / lookups if lookups else 0.0
+        return {**counts, "cache_lookups": lookups, "cache_hits": hits, "cache_hit_rate": rate}
+
     def submit(self, submission: Submission) -> concurrent.futures.Future[Judgement]:
-        """Judges one program; the result comes in the background. `UserError` for what cannot be judged."""
+        """Judges one program; the result comes in the background. `UserError` for what cannot be judged.
+
+        Blocks while `config.queue` programs wait for a worker, except in a future's callback, which must not wait.
+        """
+        self._check_process()
         data = packed_work(submission, self.config.limits)
-        # Without a cache no two submissions are the same.
-        key = hashlib.sha256(data).digest() if self.config.cache_entries else os.urandom(32)
         future: concurrent.futures.Future[Judgement] = concurrent.futures.Future()
-        if self._cache.answer(key, future):
-            self.cache_hits += 1
+        if not self.config.cache_entries:
+            self._run_alone(future, data, nothing_known(submission).judgement)
             return future
+        keys = cache.keys(submission, self.config.limits)
+        run = Run((submission.stop_at_failure, *keys.tests), [future])
+        with self._lock:
+            known = self._answer(submission, keys, run)
+        if known is None:
+            return future
+        self._enter()
+        with self._lock:
+            known = self._answer(submission, keys, run)  # it may be known by now
+            if known is not None:
+                self._lookups += len(known.results)
+                self._hits += len(known.results) - len(known.missing)
+                self._runs[run.key] = run
+        if known is None:
+            self._gate.leave()
+            return future
+        found = known
 
-        def finish(answer: tuple[Any, ...] | Exception) -> None:
-            self._count(answer)
-            total = submission.total
-            self._cache.store(key, _judgement(answer, total) if isinstance(answer, tuple) else answer)
+        def judged(answer: Answer) -> Judgement:
+            found.store(self._cache, keys, answer)
+            return found.judgement(answer)
 
-        self._cache.expect(key, future)
-        self._crew.submit(Task(data, finish))
+        if len(known.missing) < submission.total:
+            data = packed_work(known.rest, self.config.limits)
+        self._start(run, data, judged)
         return future
 
     def judge(self, submissions: Iterable[Submission]) -> list[Judgement]:
-        """Judges programs and returns their judgements in order."""
-        futures = [self.submit(submission) for submission in submissions]
-        return [future.result() for future in futures]
+        """Judges programs and returns their judgements in order; takes no more of them than can wait for a worker."""
+        futures = []
+        try:
+            for submission in submissions:
+                futures.append(self.submit(submission))
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
 
     def submit_outputs(
         self, code: str, inputs: Sequence[Any], fn_name: str | None = None, limits: Limits | None = None
     ) -> concurrent.futures.Future[Outputs]:
-        """Runs a program without judging it; see `outputs`."""
+        """Runs a program without judging it; see `outputs`. Blocks and is cancelled as `submit`."""
+        self._check_process()
         if not inputs:
             raise UserError("no inputs to run the program on; give at least one")
         data = pack_work("outputs", code, fn_name, list(inputs), None, limits or self.config.limits)
         future: concurrent.futures.Future[Outputs] = concurrent.futures.Future()
-
-        def finish(answer: tuple[Any, ...] | Exception) -> None:
-            self._count(answer)
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(_outputs(answer, len(inputs)))
-
-        self._crew.submit(Task(data, finish))
+        self._run_alone(future, data, lambda answer: _outputs(answer, len(inputs)))
         return future
 
     def outputs(
@@ -183,74 +200,110 @@ class Pool:
         """What a program prints or returns for each input; the value is None unless it ran to its end."""
         return self.submit_outputs(code, inputs, fn_name, limits).result()
 
-    def _count(self, answer: tuple[Any, ...] | Exception) -> None:
-        if isinstance(answer, tuple):
-            self.executions += answer[6]
-            self.infra_errors += answer[0] == Verdict.INFRA_ERROR
+    def submit_given(self, submission: Submission) -> concurrent.futures.Future[Given]:
+        """Judges one program and gives what it gave, too. Nothing is cached; blocks and is cancelled as `submit`."""
+        self._check_process()
+        if submission.asserts:
+            raise UserError(f"submission {submission.id!r} has asserts, which give nothing to look at; give tests")
+        data = packed_work(submission, self.config.limits, keep_values=True)
+        future: concurrent.futures.Future[Given] = concurrent.futures.Future()
+        known = nothing_known(submission)
+
+        def given(answer: Answer) -> Given:
+            judgement = known.judgement(answer)
+            values = answer[5] if judgement.compiled else []
+            return judgement, values or [None] * len(judgement.tests)
+
+        self._run_alone(future, data, given)
+        return future
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UserError(f"this sandbox pool belongs to process {self._process}; open one in this process, too")
+
+    def _enter(self) -> None:
+        self._gate.enter(wait=not self._crew.own_thread)
+
+    def _answer(self, submission: Submission, keys: cache.Keys, run: Run) -> Known | None:
+        """Answers the run's future from memory, or has it wait for an equal submission; else says what is missing."""
+        known, under_way = look_up(self._cache, keys, submission), self._runs.get(run.key)
+        if known.missing and under_way is None:
+            return known
+        [future] = run.futures
+        if not known.missing:
+            future.set_result(known.judgement(None))
+        elif under_way is not None:
+            under_way.join(future)
+            self._watch(under_way, future)
+        self._lookups += len(known.results)
+        self._hits += len(known.results)
+        return None
+
+    def _run_alone(self, future: concurrent.futures.Future[Any], data: bytes, settle: Callable[[Answer], Any]) -> None:
+        """Has work done that no other submission shares."""
+        self._enter()
+        self._start(Run(object(), [future]), data, settle)
+
+    def _start(self, run: Run, data: bytes, settle: Callable[[Answer], Any]) -> None:
+        """Gives work to the crew; a place at the gate has been taken for it. `settle` is called under the lock."""
+
+        def begin() -> bool:
+            with self._lock:
+                waited = run.waits
+                wanted = run.start()
+                if run.dropped:
+                    self._forget(run)
+            if waited:
+                self._gate.leave()
+            return wanted
+
+        def finish(answer: Answer | Exception) -> None:
+            if not begin():
+                return
+            with self._lock:
+                self._forget(run)
+                if not isinstance(answer, Exception):
+                    self._executions += answer[6]
+                    self._infra_errors += answer[0] == Verdict.INFRA_ERROR
+                    outcome = settle(answer)
+            for future in run.futures:
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(outcome)
+
+        run.task = Task(data, finish, begin)
+        self._watch(run, run.futures[0])
+        try:
+            self._crew.submit(run.task)
+        except UserError as error:
+            finish(error)
+            raise
+
+    def _forget(self, run: Run) -> None:
+        if self._runs.get(run.key) is run:
+            del self._runs[run.key]
+
+    def _watch(self, run: Run, future: concurrent.futures.Future[Any]) -> None:
+        """Has the work dropped, and its place given up, when the last of its futures is cancelled."""
+
+        def done(future: concurrent.futures.Future[Any]) -> None:
+            if not future.cancelled():
+                return
+            with self._lock:
+                last = run.leave(future)
+                if last:
+                    self._forget(run)
+            if last:
+                if run.task is not None:
+                    self._crew.discard(run.task)
+                self._gate.leave()
+
+        future.add_done_callback(done)
 
 
-def packed_work(submission: Submission, limits: Limits) -> bytes:
-    """A submission as a packed `session.Work`; `UserError` when it cannot be judged."""
-    what = f"submission {submission.id!r}"
-    if not submission.tests and not submission.asserts:
-        raise UserError(f"{what} has no tests, so nothing can be said of it; give at least one")
-    if submission.tests and submission.asserts:
-        raise UserError(f"{what} has both tests and asserts; give one of them")
-    matcher(submission.compare, call_form=submission.fn_name is not None)
-    return pack_work(
-        what,
-        submission.code,
-        submission.fn_name,
-        [test.input for test in submission.tests],
-        [test.output for test in submission.tests],
-        submission.limits or limits,
-        asserts=list(submission.asserts) or None,
-        setup=submission.setup,
-        compare=submission.compare,
-        stop=submission.stop_at_failure,
-    )
-
-
-def pack_work(
-    what: str,
-    code: str,
-    fn_name: str | None,
-    inputs: list[Any],
-    expected: list[Any] | None,
-    limits: Limits,
-    *,
-    asserts: list[str] | None = None,
-    setup: str = "",
-    compare: dict[str, Any] | None = None,
-    stop: bool = False,
-) -> bytes:
-    """The fields of `session.Work`, checked and packed; `what` names it in a `UserError`."""
-    if not isinstance(code, str):
-        raise UserError(f"{what}: the code is {type(code).__name__}; give text")
-    if fn_name is None and not all(isinstance(value, str) for value in [*inputs, *(expected or ())]):
-        raise UserError(f"{what}: inputs and outputs of the stdin form are text; join lines, or give fn_name")
-    if fn_name is not None and not all(isinstance(value, (list, tuple)) for value in inputs):
-        raise UserError(f"{what}: an input of the call form is the list of arguments; put it into a list")
-    if not all(isinstance(text, str) for text in [setup, *(asserts or ())]):
-        raise UserError(f"{what}: asserts and setup are Python code; give text")
-    bounds = (float(limits.cpu_seconds), float(limits.wall_seconds), limits.memory_bytes, limits.output_bytes)
-    try:
-        return channel.pack((code, fn_name, inputs, expected, asserts, setup, compare or {}, *bounds, stop))
-    except ValueError:
-        raise UserError(f"{what}: inputs or outputs are not JSON values; convert them") from None
-
-
-def _results(rows: list[tuple[Any, ...]]) -> tuple[TestResult, ...]:
-    return tuple(TestResult(Verdict(row[0]), *row[1:]) for row in rows)
-
-
-def _judgement(answer: tuple[Any, ...], total: int) -> Judgement:
-    verdict, compiled, passed, _, rows, _, _ = answer
-    return Judgement(Verdict(verdict), compiled, passed, total, _results(rows))
-
-
-def _outputs(answer: tuple[Any, ...], count: int) -> Outputs:
-    results, values = _results(answer[4]), answer[5]
+def _outputs(answer: Answer, count: int) -> Outputs:
+    results, values = results_of(answer), answer[5]
     if not answer[1]:  # did not compile, or could not be run: one result stands for all
         results, values = results[:1] * count, [None] * count
     return list(zip(results, values, strict=True))

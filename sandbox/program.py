@@ -9,16 +9,15 @@ Standard library only.
 
 from __future__ import annotations
 
+import _io
 import atexit
-import io
 import json
 import os
 import sys
-import threading
 import time
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sandbox.source import FILE_NAME
 
@@ -32,9 +31,13 @@ VALUE = b"V"
 EXIT = b"X"  # SystemExit; the payload is its status
 TOO_LARGE = b"T"  # the value could not be written down
 
+Found = TypeVar("Found")
+
 LOADING = -1  # the index of lines about compiling and loading
 EXIT_FAILED = 1
 _DETAIL_CHARACTERS = 300
+# Names of other modules that each child needs, looked up once for all.
+_leave, _write, _modules, _run_exit_functions = os._exit, os.write, sys.modules, atexit._run_exitfuncs
 _SOLUTION_MODULES = "bisect collections functools heapq itertools math operator random re string typing".split()
 
 
@@ -46,13 +49,13 @@ def fresh_module(name: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, file_name: str = FILE_NAME) -> str:
     """`Type: message (line n)`, cut; the message is the program's own code, so anything may happen in it."""
     try:
         text = f"{type(error).__name__}: {error}"
         trace, line = error.__traceback__, 0
         while trace is not None:
-            if trace.tb_frame.f_code.co_filename == FILE_NAME:
+            if trace.tb_frame.f_code.co_filename == file_name:
                 line = trace.tb_lineno
             trace = trace.tb_next
         return text[:_DETAIL_CHARACTERS] + (f" (line {line})" if line else "")
@@ -74,22 +77,28 @@ def _flush(stream: Any) -> None:
 
 def _finish(namespace: dict[str, Any]) -> None:
     """What an interpreter does before it ends: waits for threads, runs exit functions, flushes files."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+    threading = _modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+    _run_exit_functions()
+    flush_files(namespace)
+
+
+def flush_files(namespace: dict[str, Any]) -> None:
+    # `_io._IOBase` is the class below `io.IOBase`, which asks its list of virtual subclasses and is slow for that.
     for value in list(namespace.values()):
-        if isinstance(value, io.IOBase) and not value.closed and value.writable():
+        if isinstance(value, _io._IOBase) and not value.closed and value.writable():
             value.flush()
     _flush(sys.stdout)
-    _flush(sys.__stdout__)
+    if sys.__stdout__ is not sys.stdout:
+        _flush(sys.__stdout__)
 
 
-def run_script(code: types.CodeType, report: int) -> None:
-    """Runs a program as `__main__` on descriptors 0 and 1; never returns."""
-    leave, write, tell = os._exit, os.write, describe
+def run_script(code: types.CodeType, namespace: dict[str, Any], report: int) -> None:
+    """Runs a program in the namespace of a fresh `__main__`, on descriptors 0 and 1; never returns."""
+    leave, write, tell = _leave, _write, describe
     status = EXIT_FAILED
     try:
-        namespace = fresh_module("__main__")
-        sys.argv = ["program.py"]
         try:
             exec(code, namespace)
             status = 0
@@ -128,12 +137,20 @@ def find_entry(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
     raise NameError(f"no function {name!r} and no method Solution.{name}")
 
 
-class Reporter:
-    """Writes the lines of the call form; what it needs is bound when it is made."""
+def plain(value: Any) -> Any:
+    """numpy's scalars and arrays as the values of Python that they stand for, for the JSON encoder."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
-    def __init__(self, report: int, limit: int):
+
+class Reporter:
+    """Writes the lines of the call form; what it needs is bound when it is made. `clock` gives nanoseconds."""
+
+    def __init__(self, report: int, limit: int, clock: Callable[[], int] = time.process_time_ns):
         self._report, self._limit = report, limit
-        self._write, self._clock, self._encode = os.write, time.process_time_ns, json.JSONEncoder().encode
+        self._write, self._clock, self._encode = os.write, clock, json.JSONEncoder(default=plain).encode
         self._since = 0
 
     def begin(self) -> None:
@@ -173,7 +190,7 @@ def run_calls(
     leave, decode, tell = os._exit, json.loads, describe
     status = EXIT_FAILED
     try:
-        entry = _load(code, name, lines)
+        entry = load(code, lambda namespace: find_entry(namespace, name), lines)
         if entry is None:
             return
         for index in indices:
@@ -193,7 +210,8 @@ def run_calls(
         leave(status)
 
 
-def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any] | None:
+def load(code: types.CodeType, find: Callable[[dict[str, Any]], Found], lines: Reporter) -> Found | None:
+    """Runs a program as a module and gives what `find` finds in it; None, with a line that says why, if that fails."""
     tell = describe
     lines.begin()
     try:
@@ -202,7 +220,7 @@ def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any
         if "Solution" in code.co_names:
             namespace.update(solution_names())
         exec(code, namespace)
-        entry = find_entry(namespace, name)
+        found = find(namespace)
     except SystemExit as error:
         lines.text(EXIT, LOADING, str(exit_status(error)))
     except MemoryError:
@@ -211,5 +229,5 @@ def _load(code: types.CodeType, name: str, lines: Reporter) -> Callable[..., Any
         lines.text(EXCEPTION, LOADING, tell(error))
     else:
         lines.text(READY, LOADING, "")
-        return entry
+        return found
     return None

@@ -2,11 +2,13 @@
 
     python -m sandbox.selftest
 
-prints the tier that `auto` takes, its layers, and for each tier that is not to be had what is missing and the mend.
+prints the tier that `auto` takes, its layers, whether programs find numpy, and for each tier that is not to be had
+what is missing and the mend.
 """
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import os
 import threading
@@ -97,6 +99,14 @@ def findings(crew: Crew) -> list[str]:
     return found
 
 
+def numpy_line(crew: Crew) -> str:
+    """What a program finds that imports numpy."""
+    verdict, text = _run(crew, "import numpy\nprint(numpy.__version__)", "").result()
+    if verdict == "accepted":
+        return f"numpy {text.strip()}: preloaded for programs that import it"
+    return f"numpy: programs cannot import it ({text})"
+
+
 def _crew_of(tier: isolation.Tier, workers: int) -> tuple[Crew, isolation.Layers]:
     """A crew of one tier that has passed the self-test in this process; `UserError` otherwise."""
     chosen = isolation.layers(tier)
@@ -105,7 +115,11 @@ def _crew_of(tier: isolation.Tier, workers: int) -> tuple[Crew, isolation.Layers
     crew = Crew(chosen, workers)
     if tier == "trusted" or chosen in _tried:
         return crew, chosen
-    wrong = findings(crew)
+    try:
+        wrong = findings(crew)
+    except BaseException:  # Ctrl-C
+        crew.close()
+        raise
     _tried[chosen] = f"sandbox isolation {tier!r} does not hold here: {'; '.join(wrong)}" if wrong else ""
     if wrong:
         crew.close()
@@ -146,11 +160,12 @@ def main() -> int:
         except UserError as error:
             print(f"{tier}: no. {error}")
             continue
+        numpy = numpy_line(crew)
         crew.close()
         mark = "auto takes this one" if not taken else "holds, too"
         taken = taken or tier
         print(f"{tier}: {len(PROBES)} attacks refused, a right program accepted; {mark}")
-        for line in chosen.describe():
+        for line in [*chosen.describe(), numpy]:
             print(f"  {line}")
     if not taken:
         raise UserError("no safe sandbox on this machine; see above for what is missing and the mend")
@@ -158,4 +173,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m sandbox.selftest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     run_command(main)

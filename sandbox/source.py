@@ -6,8 +6,10 @@ Runs in a process that has limits but has run no foreign code. Standard library 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import types
+from collections.abc import Callable, Iterator
 
 FILE_NAME = "<program>"
 
@@ -32,7 +34,7 @@ class CompileFailure(Exception):
         self.verdict = verdict
 
 
-def compile_program(data: bytes, memory_bytes: int) -> types.CodeType:
+def compile_program(data: bytes, memory_bytes: int, file_name: str = FILE_NAME) -> types.CodeType:
     """Compiles UTF-8 text, or raises `CompileFailure`.
 
     Source that is beyond the compiler (a NUL, nesting without end) is a runtime error, as it is with a plain
@@ -42,7 +44,7 @@ def compile_program(data: bytes, memory_bytes: int) -> types.CodeType:
         source = data.decode("utf-8", "surrogatepass")
         if "\0" in source:
             raise CompileFailure(_FAILED, "ValueError: the source contains a NUL")
-        return compile(source, FILE_NAME, "exec", dont_inherit=True)
+        return compile(source, file_name, "exec", dont_inherit=True)
     except SyntaxError as error:
         deep = "too many" in str(error.msg) or "too deeply" in str(error.msg)
         detail = f"{type(error).__name__}: {error.msg} (line {error.lineno})"
@@ -57,6 +59,25 @@ def compile_program(data: bytes, memory_bytes: int) -> types.CodeType:
         raise CompileFailure(_BAD_SYNTAX, f"{type(error).__name__}: {error}") from None
 
 
+@contextlib.contextmanager
+def without_fork_hooks() -> Iterator[None]:
+    """Modules imported inside do not get to run code in each child.
+
+    `random` would take a new seed there, `threading` would walk its lists, of which a process without threads has no
+    need: together they cost more than the fork.
+    """
+    register = os.register_at_fork
+
+    def ignore(**hooks: Callable[[], object] | None) -> None:
+        pass
+
+    os.register_at_fork = ignore  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.register_at_fork = register
+
+
 def preload(code: types.CodeType) -> None:
     """Imports what the program will: once for all its runs, and while files can still be opened.
 
@@ -68,7 +89,8 @@ def preload(code: types.CodeType) -> None:
         block = stack.pop()
         found.update(PRELOADABLE.intersection(block.co_names))
         stack.extend(constant for constant in block.co_consts if isinstance(constant, types.CodeType))
-    for name in sorted(found):
-        # A module that this interpreter was built without fails again, and visibly, in the program.
-        with contextlib.suppress(ImportError):
-            __import__(name)
+    with without_fork_hooks():
+        for name in sorted(found):
+            # A module that this interpreter was built without fails again, and visibly, in the program.
+            with contextlib.suppress(ImportError):
+                __import__(name)

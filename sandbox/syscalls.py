@@ -6,6 +6,7 @@ processes not; `clone3`, whose flags a filter cannot see, says ENOSYS, and the C
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import tempfile
@@ -83,6 +84,9 @@ def _rules(calls: list[str]) -> types.SimpleNamespace:
     seccomp = _pyseccomp()
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+    with contextlib.suppress(OSError, ValueError):  # a libseccomp before 2.5 makes a list of comparisons
+        # A binary tree: the kernel tries the filter on every system call when a child installs it.
+        rules.set_attr(seccomp.Attr.CTL_OPTIMIZE, 2)
     for call in calls:
         number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, call)
         if number >= 0:  # negative: unknown to this architecture (`open` on aarch64) or to this libseccomp

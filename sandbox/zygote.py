@@ -14,40 +14,81 @@ import _sitebuiltins
 import atexit
 import builtins
 import contextlib
-import fcntl
 import gc
 import importlib.machinery
+import importlib.util
 import os
-import random
 import resource
 import select
 import socket
 import sys
-import sysconfig
 import types
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from sandbox import caller, channel, child, confine, runner
+from sandbox import caller, channel, child, confine, program, runner, source
 
 # What most programs import; the rest is imported by the runner of the program that uses it.
 WARM = "bisect collections functools heapq itertools math operator random re string typing".split()
-_FIRST_HIGH_FD = 16
+# Of numpy, what programs use and `import numpy` leaves out.
+NUMPY_PARTS = "char ctypeslib fft lib.stride_tricks linalg ma polynomial random rec strings testing".split()
 _MAX_TASKS = 128
+_REHEARSALS = 20
+_REHEARSAL = """
+import sys
+def main():
+    a, b = map(int, input().split())
+    print(a + b, *[str(n) for n in range(3)])
+main()
+print("%d" % 1, f"{2}", end="")
+"""
 
 
-def warm_up() -> None:
-    """Loads modules, restores what `-S` leaves out, and makes random numbers repeatable."""
-    for name in WARM:
-        __import__(name)
+def warm_up(numpy: str | None) -> None:
+    """Loads modules, numpy from its folder if given, restores what `-S` leaves out, and seeds random numbers."""
+    with source.without_fork_hooks():
+        for name in WARM:
+            __import__(name)
+        if numpy is not None:
+            load_numpy(numpy)
     quitters = {name: _sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit")}
     for name, quitter in quitters.items():
         setattr(builtins, name, quitter)
     warnings.simplefilter("ignore")
     atexit._clear()
-    random.seed(0)
+    sys.modules["random"].seed(0)
     sys.set_int_max_str_digits(0)  # the CPU limit is the guard here
     os.environ.clear()
+
+
+def load_numpy(folder: str) -> None:
+    """Imports numpy and what it would import later: its folder may be out of reach then."""
+    # By hand, because where files are restricted the folder around it cannot be listed.
+    spec = importlib.util.spec_from_file_location("numpy", f"{folder}/__init__.py", submodule_search_locations=[folder])
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no numpy in {folder}")
+    numpy: Any = importlib.util.module_from_spec(spec)
+    sys.modules["numpy"] = numpy
+    spec.loader.exec_module(numpy)
+    for name in NUMPY_PARTS:
+        __import__(f"numpy.{name}")
+    numpy.random.seed(0)
+    # OpenBLAS takes its memory at the first product, and it shall not count as the program's.
+    numpy.linalg.solve(numpy.eye(64) @ numpy.eye(64), numpy.ones(64))
+
+
+def rehearse() -> None:
+    """Does what nearly every program does, so that the interpreter's caches are filled before the forks."""
+    code = compile(_REHEARSAL, "<rehearsal>", "exec")
+    stdin, stdout = sys.stdin, sys.stdout
+    with open(child.memory_file("in", b"1 2\n" * _REHEARSALS)) as sys.stdin, open(os.devnull, "w") as sys.stdout:
+        for _ in range(_REHEARSALS):
+            namespace = {"__builtins__": builtins}
+            exec(code, namespace)
+            program.flush_files(namespace)
+            confine.die_with_parent()
+    sys.stdin, sys.stdout = stdin, stdout
 
 
 class _RelativeFinder(importlib.machinery.FileFinder):
@@ -65,13 +106,12 @@ class _RelativeFinder(importlib.machinery.FileFinder):
         return spec
 
 
-def import_from_working_directory() -> None:
+def import_from_working_directory(library: str) -> None:
     """Makes the standard library importable through the working directory.
 
     After the uid is dropped an interpreter below a 0700 home can no longer be reached by its absolute path, but paths
     relative to an open directory still work.
     """
-    library = sysconfig.get_path("stdlib")
     os.chdir(library)
     loaders = [
         (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
@@ -99,7 +139,7 @@ def confine_zygote(start: dict[str, Any]) -> confine.SystemCallFilter | None:
         confine.lower_limit(which, 0)
     confine.lower_limit(resource.RLIMIT_NOFILE, child.MAX_FDS)
     if start["relative_imports"]:
-        import_from_working_directory()
+        import_from_working_directory(start["library"])
     if start["uid"] is not None:
         confine.lower_limit(resource.RLIMIT_NPROC, _MAX_TASKS)
         confine.become(start["uid"])
@@ -113,13 +153,25 @@ def confine_zygote(start: dict[str, Any]) -> confine.SystemCallFilter | None:
     return confine.SystemCallFilter(start["child_filter"])
 
 
+def load_asserter() -> Callable[..., bool]:
+    """What the assert form needs, which only its zygotes hold."""
+    with source.without_fork_hooks():
+        from sandbox.asserter import run_asserts
+    return run_asserts
+
+
 def forget_sandbox() -> None:
     """Our own modules are not importable by programs."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
         del sys.modules[name]
 
 
-def serve(end: socket.socket, child_filter: confine.SystemCallFilter | None, base_bytes: int) -> None:
+def serve(
+    end: socket.socket,
+    child_filter: confine.SystemCallFilter | None,
+    base_bytes: int,
+    run_asserts: Callable[..., bool] | None,
+) -> None:
     """Forks a runner for each job and says how it ended; returns when the worker is gone."""
     zygote = os.getpid()
     while True:
@@ -127,17 +179,21 @@ def serve(end: socket.socket, child_filter: confine.SystemCallFilter | None, bas
             message, fds = channel.receive(end)
         except EOFError:
             return
-        if message[0] not in ("scripts", "calls"):  # a wish for a runner that is no more
+        if message[0] not in ("scripts", "calls", "asserts"):  # a wish for a runner that is no more
             continue
-        job, job_fd = child.Job(*message[1]), _move_high(fds[0])
-        if message[0] == "calls":
+        job, (job_fd, *tests_fd) = child.Job(*message[1]), map(child.move_high, fds)
+        if message[0] == "asserts":
+            assert run_asserts is not None
+            alive = run_asserts(end, job, (job_fd, *tests_fd), message[2], child_filter, base_bytes)
+        elif message[0] == "calls":
             alive = caller.run_calls(end, job, job_fd, message[2], child_filter, base_bytes)
         else:
             pid = os.fork()
             if pid == 0:
                 _become_runner(end, job, job_fd, child_filter, base_bytes, zygote)
             alive = _finish_runner(pid, job, end)
-        os.close(job_fd)
+        for fd in (job_fd, *tests_fd):
+            os.close(fd)
         if not alive:
             return
 
@@ -179,13 +235,6 @@ def _become_runner(
         os._exit(status)
 
 
-def _move_high(fd: int) -> int:
-    """Out of the way of the descriptors that a child puts in order."""
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH_FD)
-    os.close(fd)
-    return high
-
-
 def _reap() -> None:
     """Collects what a runner that died has left behind; the kernel has killed it (`die_with_parent`)."""
     with contextlib.suppress(ChildProcessError):
@@ -194,11 +243,13 @@ def _reap() -> None:
 
 
 def main() -> None:
-    end = socket.socket(fileno=_move_high(int(sys.argv[2])))
+    end = socket.socket(fileno=child.move_high(int(sys.argv[2])))
     start, _ = channel.receive(end)
-    warm_up()
+    warm_up(start["numpy"])
+    run_asserts = load_asserter() if start["asserts"] else None
     child_filter = confine_zygote(start)
     forget_sandbox()
+    rehearse()
     gc.collect()
     gc.freeze()
     base_bytes = confine.address_space_bytes()
@@ -207,4 +258,4 @@ def main() -> None:
     os.dup2(null, 2)
     os.close(null)
     channel.send(end, ("ready", 0))
-    serve(end, child_filter, base_bytes)
+    serve(end, child_filter, base_bytes, run_asserts)

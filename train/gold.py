@@ -26,8 +26,8 @@ from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, 
 from sandbox.pool import Submission
 
 DEFAULT_SOLUTIONS = 3
-FLOAT_COMPARISON = {"mode": "float", "abs": 1e-6, "rel": 1e-6}
-EQUAL_NUMBERS_COMPARISON = {"mode": "float", "abs": 0.0, "rel": 0.0}
+FLOAT_COMPARISON = {"mode": "float", "abs_tol": 1e-6, "rel_tol": 1e-6}
+EQUAL_NUMBERS_COMPARISON = {"mode": "float", "abs_tol": 0.0, "rel_tol": 0.0}
 
 # What LeetCode puts in scope, which references in `class Solution` rely on. `typing` comes first: its `Counter`
 # and `OrderedDict` must not hide those of `collections`.

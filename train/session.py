@@ -55,6 +55,7 @@ class Session:
         self._pool: Pool | None = None
         self._judged: list[Future[Judgement]] = []
         self._outputs = 0
+        self._cache = (0, 0)  # hits and lookups that `costs` has told
 
     @classmethod
     @contextlib.contextmanager
@@ -66,7 +67,9 @@ class Session:
         warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
         jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
         folder = Path(config.runs) / config.name
-        with Run.open(folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "runs")) as run:
+        with Run.open(
+            folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "sandbox.queue", "runs")
+        ) as run:
             session = cls(config, run, mesh)
             try:
                 yield session
@@ -102,15 +105,25 @@ class Session:
         """What was judged since the last call: tests that programs met (`executions`), and failures of our own.
 
         A verdict that the sandbox remembers counts like one that it had to find, so that a run which was killed, and
-        whose sandbox forgot, comes to the same figures as one that was not.
+        whose sandbox forgot, comes to the same figures as one that was not. How many were remembered stands beside that
+        (`cache_hits` of `cache_lookups`, in tests), and does depend on it.
         """
         judgements = [future.result() for future in self._judged]
         executions = self._outputs + sum(len(judgement.tests) for judgement in judgements if judgement.checked)
         self._judged, self._outputs = [], 0
+        told, self._cache = self._cache, self._cache_counts()
         return {
             "executions": executions,
             "infra_errors": sum(not judgement.checked for judgement in judgements),
+            "cache_hits": self._cache[0] - told[0],
+            "cache_lookups": self._cache[1] - told[1],
         }
+
+    def _cache_counts(self) -> tuple[int, int]:
+        if self._pool is None:
+            return 0, 0
+        metrics = self._pool.metrics()
+        return int(metrics["cache_hits"]), int(metrics["cache_lookups"])
 
     @property
     def tokenizer_path(self) -> Path:

@@ -47,10 +47,17 @@ def summarise(session: Session) -> dict[str, Any]:
         "tokens_generated": sum(result.get("tokens_generated", 0) for result in results.values()),
         "executions": sum(result.get("executions", 0) for result in results.values()),
         "infra_errors": sum(result.get("infra_errors", 0) for result in results.values()),
+        "cache_hit_rate": _cache_hit_rate(results),
         "seconds": _seconds(session),
         "isolation": session.pool.isolation,
         "versions": describe(),
     }
+
+
+def _cache_hit_rate(results: dict[str, dict[str, Any]]) -> float | None:
+    """The share of tests that the sandbox remembered; lower in a run that was killed, whose sandbox forgot."""
+    lookups = sum(result.get("cache_lookups", 0) for result in results.values())
+    return sum(result.get("cache_hits", 0) for result in results.values()) / lookups if lookups else None
 
 
 def _evaluated(result: dict[str, Any]) -> dict[str, Any]:

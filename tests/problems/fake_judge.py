@@ -75,7 +75,7 @@ def same(value: Any, expected: Any, compare: dict[str, Any]) -> bool:
     if isinstance(value, list) and isinstance(expected, list):
         return len(value) == len(expected) and all(map(same, value, expected, [compare] * len(value)))
     if compare.get("mode") == "float" and {type(value), type(expected)} <= {int, float}:
-        return math.isclose(value, expected, rel_tol=compare["rel"], abs_tol=compare["abs"])
+        return math.isclose(value, expected, rel_tol=compare["rel_tol"], abs_tol=compare["abs_tol"])
     return type(value) is type(expected) and bool(value == expected)
 
 
@@ -83,6 +83,6 @@ def same_word(value: str, expected: str, compare: dict[str, Any]) -> bool:
     if compare.get("mode") != "float" or value == expected:
         return value == expected
     try:
-        return math.isclose(float(value), float(expected), rel_tol=compare["rel"], abs_tol=compare["abs"])
+        return math.isclose(float(value), float(expected), rel_tol=compare["rel_tol"], abs_tol=compare["abs_tol"])
     except ValueError:
         return False

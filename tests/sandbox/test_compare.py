@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -19,11 +20,11 @@ TEXT_MATCHES = [
     ({"mode": "exact"}, "a\n", "a\n"),
     ({"mode": "float"}, "0.5", "0.500000"),
     ({"mode": "float"}, "1", "1.0000001"),
-    ({"mode": "float", "abs": 0.1, "rel": 0}, "2.0", "2.05"),
+    ({"mode": "float", "abs_tol": 0.1, "rel_tol": 0}, "2.0", "2.05"),
     ({"mode": "float"}, "1e3", "1000.0"),
     ({"case": False}, "Yes", "YES"),
-    ({"ordered": False}, "1 2\n3 4\n", "3 4\n1  2\n"),
-    ({"mode": "lines", "ordered": False}, "b\na", "a\nb\n"),
+    ({"mode": "unordered_lines"}, "1 2\n3 4\n", "3 4\n\n1  2\n"),
+    ({"mode": "unordered_lines", "case": False}, "b\na", "A\nb"),
 ]
 TEXT_DIFFERS = [
     ({}, "1 2 3", "1 2"),  # a prefix
@@ -48,9 +49,13 @@ TEXT_DIFFERS = [
     ({"mode": "float"}, "3.0", "٣.0"),  # digits that are not ASCII
     ({"mode": "float"}, "1000000007", "1000000008"),  # integers have no tolerance
     ({"mode": "float"}, "1.0 2.0", "1.0"),
-    ({"mode": "float", "abs": 0, "rel": 0}, "1.0", "1.00001"),
-    ({"ordered": False}, "1 2\n3", "2 1\n3"),  # words keep their order
-    ({"ordered": False}, "1\n1\n2", "1\n2\n2"),
+    ({"mode": "float", "abs_tol": 0, "rel_tol": 0}, "1.0", "1.00001"),
+    ({"mode": "unordered_lines"}, "1 2\n3", "2 1\n3"),  # words keep their order
+    ({"mode": "unordered_lines"}, "1\n1\n2", "1\n2\n2"),
+    ({"mode": "unordered_lines"}, "1\n2", "1"),
+    ({"mode": "unordered_lines"}, "1\n2", "1 2"),
+    ({"mode": "unordered_lines"}, "1 2", "12"),
+    ({"mode": "unordered_lines"}, "\nYES", ""),
 ]
 VALUE_MATCHES = [
     ({}, 1, 1),
@@ -86,32 +91,47 @@ WRONG_SETTINGS = [
     ({"mode": "sets"}, False),
     ({"mode": "tokens"}, True),
     ({"tolerance": 1}, False),
-    ({"mode": "tokens", "abs": 1}, False),
+    ({"mode": "tokens", "abs_tol": 1}, False),
     ({"mode": "exact", "case": False}, False),
     ({"case": "no"}, False),
-    ({"mode": "float", "abs": -1}, False),
-    ({"mode": "float", "rel": NAN}, True),
+    ({"mode": "float", "abs_tol": -1}, False),
+    ({"mode": "float", "rel_tol": NAN}, True),
+    ({"mode": "float", "abs_tol": 10**400}, False),
+    ({"mode": "float", "abs": 1}, False),
+    ({"mode": "unordered_lines", "rel_tol": 1}, False),
+    ({"mode": "unordered_lines"}, True),
+    ({"ordered": False}, False),
+    ({"mode": ["tokens"]}, False),
+    ({"mode": "checker"}, False),
+    ({"mode": "checker", "checker": 1}, True),
+    ({"mode": "checker", "checker": "", "case": False}, False),
 ]
+
+
+def matches(settings: dict[str, Any], call_form: bool, expected: Any, actual: Any) -> bool:
+    matcher = compare.matcher(settings, call_form=call_form)
+    assert matcher is not None
+    return matcher(expected, actual)
 
 
 @pytest.mark.parametrize(("settings", "expected", "actual"), TEXT_MATCHES)
 def test_text_matches(settings: dict[str, Any], expected: str, actual: str) -> None:
-    assert compare.matcher(settings, call_form=False)(expected, actual)
+    assert matches(settings, False, expected, actual)
 
 
 @pytest.mark.parametrize(("settings", "expected", "actual"), TEXT_DIFFERS)
 def test_text_differs(settings: dict[str, Any], expected: str, actual: str) -> None:
-    assert not compare.matcher(settings, call_form=False)(expected, actual)
+    assert not matches(settings, False, expected, actual)
 
 
 @pytest.mark.parametrize(("settings", "expected", "actual"), VALUE_MATCHES)
 def test_value_matches(settings: dict[str, Any], expected: Any, actual: Any) -> None:
-    assert compare.matcher(settings, call_form=True)(expected, actual)
+    assert matches(settings, True, expected, actual)
 
 
 @pytest.mark.parametrize(("settings", "expected", "actual"), VALUE_DIFFERS)
 def test_value_differs(settings: dict[str, Any], expected: Any, actual: Any) -> None:
-    assert not compare.matcher(settings, call_form=True)(expected, actual)
+    assert not matches(settings, True, expected, actual)
 
 
 @pytest.mark.parametrize(("settings", "call_form"), WRONG_SETTINGS)
@@ -124,7 +144,48 @@ def test_normal_turns_tuples_and_keys() -> None:
     assert compare.normal((1, {2: (None,)})) == [1, {"2": [None]}]
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', "[" * 100_000, "1 2", ""])
+# What is never right, whatever the mode: a prefix, another order, the same characters, digits that are none, NaN.
+NEVER = [
+    ("1 2 3\n4", "1 2 3"),
+    ("1 2\n3 4", "1 2\n4 3"),
+    ("1 2", "2211"),
+    ("10", "1_0"),
+    ("\nYES", ""),
+    ("nan", "nan ?"),
+]
+
+
+@pytest.mark.parametrize("mode", ["tokens", "lines", "unordered_lines", "exact", "float"])
+@pytest.mark.parametrize(("expected", "actual"), NEVER)
+def test_no_mode_accepts(mode: str, expected: str, actual: str) -> None:
+    assert not matches({"mode": mode}, False, expected, actual)
+    assert matches({"mode": mode}, False, expected, expected)
+
+
+@pytest.mark.parametrize("mode", ["tokens", "lines", "unordered_lines", "exact", "float"])
+def test_large_outputs_take_little_time(mode: str) -> None:
+    words = "".join(f"{i % 1000} {i % 7}\n" for i in range(1_300_000))  # 8 MB
+    start = time.process_time()
+    assert matches({"mode": mode}, False, words, words)
+    assert not matches({"mode": mode}, False, words, words[:-2] + "8\n")
+    long = "1" * (8 << 20)
+    assert not matches({"mode": mode}, False, long, long[1:] + "2")
+    assert time.process_time() - start < 20  # 1 to 4 s each; anything quadratic takes hours
+
+
+@pytest.mark.parametrize("settings", [{}, {"mode": "float"}, {"ordered": False}])
+def test_depth_needs_no_stack(settings: dict[str, Any]) -> None:
+    def nested(value: float) -> list[Any]:
+        inner: list[Any] = [value]
+        for _ in range(450):
+            inner = [inner]
+        return inner
+
+    assert matches(settings, True, nested(1.5), nested(1.5))
+    assert not matches(settings, True, nested(1.5), nested(2.5))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', "[" * 100_000, "[" * 502 + "]" * 502, "1 2", ""])
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(ValueError):
         compare.parse(text)

@@ -64,6 +64,7 @@ def test_run_that_was_killed_ends_with_the_same_summary(wee: Path, interrupted: 
 def test_run_that_was_killed_ends_with_the_same_metrics(wee: Path, interrupted: Interrupted):
     def rows(run: Path) -> list[dict[str, Any]]:
         lines = read_lines(run / "metrics.jsonl")
-        return [{name: value for name, value in row.items() if "second" not in name} for row in lines]
+        # Times differ, and so does what the sandbox of a killed run had forgotten.
+        return [{k: v for k, v in row.items() if "second" not in k and not k.startswith("cache_")} for row in lines]
 
     assert rows(interrupted[0]) == rows(wee)

@@ -40,6 +40,12 @@ def test_summary_adds_up_what_the_stages_cost(wee: Path):
         assert summary[name] == sum(result.get(name, 0) for result in done.values()) > 0
 
 
+def test_summary_tells_how_often_the_sandbox_remembered(wee: Path):
+    done, summary = results(wee), json.loads((wee / "summary.json").read_text())
+    hits, lookups = (sum(result.get(name, 0) for result in done.values()) for name in ("cache_hits", "cache_lookups"))
+    assert 0 < hits < lookups and summary["cache_hit_rate"] == hits / lookups
+
+
 def test_summary_names_the_best_round_by_validation(wee: Path):
     done, summary = results(wee), summary_of(wee)
     scores = [done[StageName(i)("evaluate")]["validation_greedy"] for i in range(3)]

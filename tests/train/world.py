@@ -231,9 +231,9 @@ def opened(run: Path, runs: Path, *, upto: str, **changes: dict[str, Any]) -> It
 
 
 def summary_of(run: Path) -> dict[str, Any]:
-    """A run's summary without what may differ from run to run: times, and versions that tell of the checkout."""
+    """A run's summary without what may differ from run to run: times, versions, what the sandbox had not forgotten."""
     summary = json.loads((run / "summary.json").read_text())
-    return {key: value for key, value in summary.items() if key not in ("seconds", "versions")}
+    return {key: value for key, value in summary.items() if key not in ("seconds", "versions", "cache_hit_rate")}
 
 
 def results(run: Path) -> dict[str, dict[str, Any]]:

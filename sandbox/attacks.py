@@ -1,6 +1,8 @@
 """Programs that cheat, break out, or sit in a corner, each with the verdict that it must get.
 
-The secret answer of every `wrong_answer` attack is something that the program cannot compute.
+The tests judge all of them in every tier, `sandbox.soak` mixes them with ordinary programs. The secret answer of every
+`wrong_answer` attack is something that the program cannot compute. An attack that tries several ways in is judged
+`runtime_error` only if all of them were refused.
 """
 
 from __future__ import annotations
@@ -8,6 +10,10 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from typing import Any
+
+from o1coder_jax.records import TestCase, Verdict
+from sandbox.limits import Limits
+from sandbox.pool import Submission
 
 SECRET = "73914073558216"
 
@@ -23,6 +29,12 @@ class Attack:
     output: Any = ""
     fn_name: str | None = None
 
+    def submission(self, limits: Limits, idle_seconds: float) -> Submission:
+        """The attack as the pool takes it; those that must end as `idle_limit` get `idle_seconds` of wall time."""
+        if self.verdict == Verdict.IDLE_LIMIT:
+            limits = dataclasses.replace(limits, wall_seconds=idle_seconds)
+        return Submission(self.name, self.code, (TestCase(self.input, self.output),), self.fn_name, limits=limits)
+
 
 def script(name: str, verdict: str, code: str, stdin: str = "", stdout: str = SECRET) -> Attack:
     return Attack(name, verdict, textwrap.dedent(code), stdin, stdout)
@@ -37,7 +49,7 @@ _SYSCALLS = """
     libc = ctypes.CDLL(None, use_errno=True)
     numbers = {numbers}
     results = [libc.syscall(number, *arguments) for number, arguments in numbers]
-    assert all(result != -1 for result in results), results
+    assert any(result != -1 for result in results), "all of them were refused"
 """
 
 ACCEPTED = [
@@ -208,6 +220,12 @@ WRONG = [
         """,
         3,
     ),
+    call(
+        "a guess in place of the report on loading",
+        "wrong_answer",
+        "import os\nos.write(3, b'V -1 0 2\\n')\nos._exit(0)",
+        2,
+    ),
     call("not a number", "wrong_answer", "def f(): return float('nan')", float("nan")),
     call("true for one", "wrong_answer", "def f(): return True", 1),
     call("one for true", "wrong_answer", "def f(): return 1", True),
@@ -247,7 +265,21 @@ FAILED = [
         _SYSCALLS.format(numbers="[(310, (1, 0, 0, 0, 0, 0)), (101, (16, 1, 0, 0))]"),
     ),
     script("a file of the system", "runtime_error", "open('/etc/passwd').read()"),
-    script("a home folder", "runtime_error", "import os; os.listdir(os.path.expanduser('~'))"),
+    script(
+        "home folders",
+        "runtime_error",
+        """
+        import os, sys
+        found = set()
+        for folder in ("/root", "/home", os.path.expanduser("~")):
+            try:
+                found.update(os.listdir(folder))
+            except OSError:
+                pass
+        # In tier full the interpreter may lie below such a folder, alone.
+        assert found - set(sys.base_prefix.split("/")), "nothing of anyone's was found"
+        """,
+    ),
     script("write to the working directory", "runtime_error", "open('x', 'w').write('x')"),
     script("write to shared memory", "runtime_error", "open('/dev/shm/x', 'w').write('x')"),
     script("change the working directory", "runtime_error", "import os; os.chdir('/')"),
@@ -308,6 +340,7 @@ TIMED = [
         "time_limit",
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     ),
+    script("a bomb of constants", "time_limit", "x = 9 ** 9 ** 9"),
     script("a bomb for the compiler", "time_limit", "x = " + "7" * 2_000_000),
     call("a loop in call form", "time_limit", "def f():\n    while True: pass"),
     call("a loop while loading", "time_limit", "while True: pass"),
