@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,14 @@ def tier_pool(tier: str, workers: int = 2) -> Pool:
         return open_pool(tier, workers)
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def integer_digits() -> Iterator[None]:
+    """The commands lift the interpreter's limit on the digits of integers, for their whole process."""
+    before = sys.get_int_max_str_digits()
+    yield
+    sys.set_int_max_str_digits(before)
 
 
 @pytest.fixture(scope="package", params=["full", "reduced"])

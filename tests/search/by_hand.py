@@ -35,7 +35,8 @@ class ByHand(Device):
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
         self.sizes = Sizes.of(config, self.parts, nodes)
         self.fed = self.rated = self.turns = 0
-        self.forest = shard_rows(mesh, forest.empty(config.trees, nodes, config.samples, config.window))
+        shape = (config.trees, nodes, config.samples, config.window, config.rollouts)
+        self.forest = shard_rows(mesh, forest.empty(*shape))
         places = self.sizes.pages * config.page_tokens
         self.pool = [[None] * places for _ in range(self.parts)]
         self.rated_pool = [[None] * places for _ in range(self.parts)]
@@ -116,7 +117,7 @@ class ByHand(Device):
                 path = follow(path, self.pool[d][page * size + offset])
         path = (*path, int(plan["last"][i]))
         assert len(path) == plan["length"][i]
-        self.pool[d][plan["last_page_place"][i]] = path
+        self.pool[d][plan["last_place"][i, 0]] = path
         return path
 
     def _drawn(self):

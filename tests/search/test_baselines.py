@@ -61,8 +61,13 @@ def ends(tree: Tree) -> list[Node]:
     return [node for node in tree.nodes if node.terminal]
 
 
+def number(tree: Tree, node: Node) -> int:
+    """Its place in the tree; equal nodes may be several."""
+    return next(i for i, other in enumerate(tree.nodes) if other is node)
+
+
 def path(tree: Tree, node: Node) -> list[Node]:
-    return [tree.nodes[step] for step in tree.path(tree.nodes.index(node))]
+    return [tree.nodes[step] for step in tree.path(number(tree, node))]
 
 
 def likelihood(tree: Tree, node: Node) -> float:
@@ -97,7 +102,7 @@ def test_best_of_n_judges_every_path_in_the_order_of_drawing(drawn):
     for name, tree in trees.items():
         # Two at a time, a level at a time: a path is as old as its first step.
         starts = [i for i, node in enumerate(tree.nodes) if node.parent == 0]
-        order = sorted(ends(tree), key=lambda end: starts.index(tree.path(tree.nodes.index(end))[0]))
+        order = sorted(ends(tree), key=lambda end: starts.index(tree.path(number(tree, end))[0]))
         assert [node.code for node in order if node.code is not None] == programs[name]
     assert any(programs.values())
 
@@ -105,7 +110,7 @@ def test_best_of_n_judges_every_path_in_the_order_of_drawing(drawn):
 def test_values_are_means_of_the_verdicts_below(drawn):
     for tree in drawn[0].values():
         for index, node in enumerate(tree.nodes):
-            below = [end for end in ends(tree) if index in (0, *tree.path(tree.nodes.index(end)))]
+            below = [end for end in ends(tree) if index in (0, *tree.path(number(tree, end)))]
             known = [end.reward for end in below if end.reward is not None]
             assert node.visits == len(known)
             assert node.value == (pytest.approx(np.mean(known)) if known else None)
