@@ -25,7 +25,11 @@ def batch(ended: list[child.Ended], reports: list[list[Line]]) -> Batch:
     report = loading[:2]
     if lines and lines[0].kind == program.NOT_COMPILED:
         detail = f"the setup cannot be run: {broken(lines[0])[1]}"
-        report = [*report[:1], Line(program.EXCEPTION, 0.0, json.dumps(detail).encode())]
+        # The tests may have ended before the program was compiled.
+        report = [
+            *(report[:1] or [Line(program.COMPILED, 0.0, b'""')]),
+            Line(program.EXCEPTION, 0.0, json.dumps(detail).encode()),
+        ]
     return Batch(ended[0], [*report, *lines[2:]], _unfinished(*ended))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 import pytest
 
+from sandbox import asserting, child, program
+from sandbox.batch import Line
 from sandbox.limits import Limits
 from sandbox.pool import Pool, Submission
 
@@ -191,6 +194,13 @@ def test_setup_that_does_not_compile_fails_every_test(trusted: Pool) -> None:
     found = judged(trusted, "f = 1", "assert f", "assert f", setup="def (")
     assert [verdict for verdict, _ in found] == ["runtime_error"] * 2
     assert "the setup cannot be run" in found[0][1]
+
+
+def test_setup_that_does_not_compile_is_told_before_the_program_is_compiled() -> None:
+    ended = child.Ended(child.STOPPED, 9, 0.0, 0.0, 0)
+    said = Line(program.NOT_COMPILED, 0.0, json.dumps("compile_error SyntaxError").encode())
+    told = asserting.batch([ended, child.Ended(child.EXITED, 0, 0.0, 0.0, 0)], [[], [said]])
+    assert [line.kind for line in told.about_loading] == [program.COMPILED, program.EXCEPTION]
 
 
 def test_state_of_the_program_fails_no_test_because_of_another(trusted: Pool) -> None:
