@@ -111,7 +111,8 @@ class Part:
 
     @property
     def busy(self) -> bool:
-        return any(row is not None for row in self.rows) or bool(self.waiting)
+        """Whether there is anything to decode; an open path may have candidates without a row yet, and no others."""
+        return any(row is not None for row in self.rows) or bool(self.waiting) or bool(self._open)
 
     # Before a wave.
 
