@@ -135,6 +135,8 @@ class Part:
 
     def read_prompt(self, tree: Tree, now: int) -> list[Piece]:
         """The rest of a prompt; none when the pool has no room for it now, so that it is read when it is needed."""
+        if not self.config.paging:
+            return []
         shared = self.cache.get(SHARED)
         tokens = self.step_tokens(tree, (tree.number, 0))
         held = self.cache.hold((tree.number, 0), len(tokens), 0, now)
@@ -145,27 +147,36 @@ class Part:
         return [Piece([shared] if shared else [], tokens, places, self.shared)]
 
     def read_lost(self, now: int) -> list[Piece]:
-        """The end of a path at the head of the queue whose pages were dropped."""
+        """The ends of paths at the head of the queue whose pages were dropped: as many as are read in one go."""
+        pieces: list[Piece] = []
         for expansion in list(self.waiting)[: self.sizes.openings]:
             there, lost = self.missing(expansion)
             self.cache.touch(there, now)
             if not lost:
                 continue
-            before = [held for held in map(self.cache.get, there) if held is not None]
-            tokens: list[int] = []
-            places: list[int] = []
-            start = sum(held.tokens for held in before)
-            for owner in lost:
-                step = self.step_tokens(expansion.tree, owner)
-                held = self.cache.hold(owner, len(step), self.depth(expansion.tree, owner), now)
-                if held is None:
-                    self._undo(lost)
-                    return []
-                held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
-                tokens += step
-                places += self.cache.places(held, 0, len(step))
-            return [Piece(before, tokens, places, start)]
-        return []
+            piece = self._read_end(expansion.tree, there, lost, now)
+            if piece is None:
+                break
+            pieces.append(piece)
+            if len(pieces) == self.sizes.prompts:
+                break
+        return pieces
+
+    def _read_end(self, tree: Tree, there: Sequence[Owner], lost: Sequence[Owner], now: int) -> Piece | None:
+        """The end of a path; None when the pool has no room for it in this wave."""
+        before = [held for held in map(self.cache.get, there) if held is not None]
+        tokens: list[int] = []
+        places: list[int] = []
+        for owner in lost:
+            step = self.step_tokens(tree, owner)
+            held = self.cache.hold(owner, len(step), self.depth(tree, owner), now)
+            if held is None:
+                self._undo(lost)
+                return None
+            held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
+            tokens += step
+            places += self.cache.places(held, 0, len(step))
+        return Piece(before, tokens, places, sum(held.tokens for held in before))
 
     def _undo(self, lost: Sequence[Owner]) -> None:
         for owner in lost:
@@ -253,7 +264,7 @@ class Part:
             cache.touch(path, now)
         repeated = self.config.merge_identical and any(step.tokens == other.tokens for other in expansion.drawn)
         held = None
-        if not step.terminal and not repeated:
+        if self.config.paging and not step.terminal and not repeated:
             held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)
             if held is not None:
                 held.fed = len(step.tokens) - 1
@@ -266,6 +277,9 @@ class Part:
             if self.rated:
                 cache.pin(path, -1)
         before = [part for part in map(cache.get, path) if part is not None]
+        if expansion.complete and not self.config.paging:
+            for owner in path:
+                cache.release(owner)
         places = cache.places(held, 0, held.tokens) if held is not None else []
         return Piece(before, list(step.tokens), places, sum(part.tokens for part in before), open=False)
 
