@@ -43,7 +43,8 @@ from search.tree import Tree
 from search.waves import Counters, Search
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
-CONFIG = SearchConfig(depth=6, prompt_tokens=64, step_tokens=24, code_tokens=64, merge_identical=False)
+CONFIG = SearchConfig(depth=6, wave_steps=2, prompt_tokens=64, step_tokens=24, code_tokens=64, merge_identical=False)
+SMALL = dataclasses.replace(scripted.SHAPE, width=48, layers=1, heads=1, head_size=16, mlp_width=16)
 ACCEPTED = 0.25  # share of programs that the judge that answers at once accepts
 COMPILING = "/jax/core/compile/backend_compile_duration"
 
@@ -179,10 +180,12 @@ class Benchmark:
 
     def _unique(self) -> Iterator[Row]:
         problems = scripted.problems(16 if self._quick else 64, seed=1)
-        rater = scripted.rater(self._policy)
+        policy = scripted.policy(shape=SMALL)  # counts do not depend on its size
+        rater = scripted.rater(policy)
         config = dataclasses.replace(CONFIG, trees=32, slots=32)
-        trees, counters = self._search(problems, config, reward_model=rater)
-        _, merged = self._search(problems, dataclasses.replace(config, merge_identical=True), reward_model=rater)
+        trees, counters = self._search(problems, config, policy=policy, reward_model=rater)
+        merging = dataclasses.replace(config, merge_identical=True)
+        _, merged = self._search(problems, merging, policy=policy, reward_model=rater)
         unique = unique_tokens(trees)
         by = f"{len(problems)} problems, candidates not merged, each node's tokens once"
         for name, fed, once, with_merging in (

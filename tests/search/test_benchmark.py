@@ -35,8 +35,7 @@ def test_unique_tokens_are_those_of_prompts_and_nodes():
 
 def test_tokens_that_a_search_computed_are_the_unique_ones():
     """The figure of the first line, in small: also that the tables of the scripted policy keep to the grammar."""
-    shape = dataclasses.replace(scripted.SHAPE, width=48, layers=1, heads=1, head_size=16, mlp_width=16)
-    policy = scripted.policy(shape=shape)
+    policy = scripted.policy(shape=benchmark.SMALL)
     small = {"trees": 4, "slots": 6, "rollouts": 3, "depth": 3, "samples": 2, "code_tokens": 48}
     config = dataclasses.replace(benchmark.CONFIG, **small)
     mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
