@@ -196,26 +196,30 @@ class Benchmark:
             yield Row(f"tokens computed over unique tokens, {name}", fed / once, "= 1", by, details)
 
     def _kept(self) -> Iterator[Row]:
-        self._search(scripted.problems(CONFIG.trees, seed=2))
+        config = dataclasses.replace(CONFIG, trees=16, slots=16) if self._quick else CONFIG
+        self._search(scripted.problems(16, seed=2), config)
         warm, self._compiled = self._compiled, 0
         problems = scripted.problems(64 if self._quick else 256, seed=3)
         started = time.perf_counter()
-        trees, counters = self._search(problems)
+        trees, counters = self._search(problems, config)
         seconds = time.perf_counter() - started
-        steps = CONFIG.slots * CONFIG.wave_steps * counters.waves
+        steps = config.slots * config.wave_steps * counters.waves
         details = {
             "counters": dataclasses.asdict(counters),
             "over_slots_and_decode_steps": counters.kept / steps,
             "seconds": round(seconds, 1),
             "lengths": lengths(trees),
-            "config": dataclasses.asdict(CONFIG),
+            "config": dataclasses.asdict(config),
         }
         if not self._quick:
-            merged = self._search(problems, dataclasses.replace(CONFIG, merge_identical=True))[1]
-            details["with_merging"] = {"share": merged.kept / merged.places, "counters": dataclasses.asdict(merged)}
+            merged = self._search(problems[:128], dataclasses.replace(CONFIG, merge_identical=True))[1]
+            details["with_merging_128_problems"] = {
+                "share": merged.kept / merged.places,
+                "counters": dataclasses.asdict(merged),
+            }
         by = f"{len(problems)} problems, start and end included, candidates not merged"
         yield Row("tokens kept over places paid for", counters.kept / counters.places, ">= 0.85", by, details)
-        self._search(problems[:5])
+        self._search(problems[:5], config)
         compiled = float(self._compiled)
         yield Row("compilations after warm-up", compiled, "= 0", "other problems, and fewer", {"in_warm_up": warm})
 
@@ -223,7 +227,7 @@ class Benchmark:
         name = "waves without work while verdicts are awaited"
         if len(self._cores) < 2:
             return Row(name, None, "<= 0.05", "this machine has one core", {})
-        problems = scripted.problems(32 if self._quick else 128, seed=4)
+        problems = scripted.problems(16 if self._quick else 96, seed=4)
         os.sched_setaffinity(0, {self._cores[1]})
         with Pool(SandboxConfig(workers=1, cache_entries=0)) as pool:
             pin(self._cores[0])
@@ -250,7 +254,7 @@ class Benchmark:
         name = "problems a minute over a sequential search with transformers"
         if self._torch_python is None:
             return Row(name, None, ">= 5", baseline.MISSING, {})
-        count, rounds = (32, 1) if self._quick else (128, 3)
+        count, rounds = (16, 1) if self._quick else (64, 3)
         ours = scripted.problems(count, seed=5)
         theirs = ours[: 2 if self._quick else 6]
         with baseline.best(
@@ -262,9 +266,9 @@ class Benchmark:
         return Row(name, result["value"], ">= 5", result["by"], {"ratio": result, **sides, "baseline": details})
 
     def _paging(self, depth: int) -> Row:
-        problems = scripted.problems(16 if self._quick else 32, seed=6)
+        problems = scripted.problems(16, seed=6)
         policy = scripted.policy(code=min(0.9, 1 / (depth - 1)))
-        config = dataclasses.replace(CONFIG, depth=depth, trees=32, slots=32)
+        config = dataclasses.replace(CONFIG, depth=depth, trees=16, slots=16)
         last: dict[bool, tuple[list[Tree], Counters]] = {}
 
         def searching(paging: bool) -> Callable[[], int]:
