@@ -43,7 +43,10 @@ from search.tree import Tree
 from search.waves import Counters, Search
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
-CONFIG = SearchConfig(depth=6, wave_steps=2, prompt_tokens=64, step_tokens=24, code_tokens=64, merge_identical=False)
+# A pool of every page that 64 trees could ever need makes a wave on a CPU several times as long.
+CONFIG = SearchConfig(
+    depth=6, wave_steps=2, prompt_tokens=64, step_tokens=24, code_tokens=64, pages=8192, merge_identical=False
+)
 SMALL = dataclasses.replace(scripted.SHAPE, width=48, layers=1, heads=1, head_size=16, mlp_width=16)
 ACCEPTED = 0.25  # share of programs that the judge that answers at once accepts
 COMPILING = "/jax/core/compile/backend_compile_duration"
