@@ -75,6 +75,7 @@ class SearchConfig:
       page_tokens: tokens in a KV page.
       pages: in the pool of all trees together; 0 is enough for all. With fewer, cold ones are dropped, and computed
         again when they are needed.
+      paging: False keeps no pages: every expansion reads its whole path. The trees are the same; for comparison.
       selection, sampling, baseline: see there.
     """
 
@@ -98,6 +99,7 @@ class SearchConfig:
     code_tokens: int = 96
     page_tokens: int = 8
     pages: int = 0
+    paging: bool = True
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)

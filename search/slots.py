@@ -147,6 +147,8 @@ class Part:
 
     def read_prompt(self, tree: Tree, now: int) -> list[Piece]:
         """The rest of a prompt; none when the pool has no room for it now, so that it is read when it is needed."""
+        if not self.config.paging:
+            return []
         shared = self.cache.get(SHARED)
         tokens = self.step_tokens(tree, (tree.number, 0))
         held = self.cache.hold((tree.number, 0), len(tokens), 0, now)
@@ -158,30 +160,40 @@ class Part:
         return [Piece([shared] if shared else [], tokens, places, self.shared)]
 
     def read_lost(self, now: int) -> list[Piece]:
-        """The end of a path whose pages were dropped, of those that can be opened now, if there is room for it."""
+        """The ends of paths whose pages were dropped, of those that can be opened now; as many as are read at once."""
+        pieces: list[Piece] = []
+        reading: set[Owner] = set()
         for expansion in list(self.waiting)[: self._openable()]:
             there, lost = self.missing(expansion)
             self.cache.touch(there, now)
             if not lost:
                 continue
             need = sum(self.cache.need(len(self.step_tokens(expansion.tree, owner))) for owner in lost)
-            if need > self.cache.room(now):
-                return []  # what now stands in the way is cold in the next wave, or when rows have ended
-            before = [held for held in map(self.cache.get, there) if held is not None]
-            tokens: list[int] = []
-            places: list[int] = []
-            start = sum(held.tokens for held in before)
-            for owner in lost:
-                step = self.step_tokens(expansion.tree, owner)
-                held = self.cache.hold(owner, len(step), expansion.tree.nodes[owner[1]].depth, now)
-                assert held is not None
-                held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
-                tokens += step
-                places += self.cache.places(held, 0, len(step))
-                self.reread += held.fed if owner not in self._unread else 0
-                self._unread.discard(owner)
-            return [Piece(before, tokens, places, start)]
-        return []
+            # What now stands in the way is cold in the next wave, or when rows have ended; what is being read in this
+            # go cannot be built on yet.
+            if need > self.cache.room(now) or reading.intersection(there):
+                break
+            pieces.append(self._read_end(expansion.tree, there, lost, now))
+            reading.update(lost)
+            if len(pieces) == self.sizes.prompts:
+                break
+        return pieces
+
+    def _read_end(self, tree: Tree, there: Sequence[Owner], lost: Sequence[Owner], now: int) -> Piece:
+        """The end of a path, for which the pool has room."""
+        before = [held for held in map(self.cache.get, there) if held is not None]
+        tokens: list[int] = []
+        places: list[int] = []
+        for owner in lost:
+            step = self.step_tokens(tree, owner)
+            held = self.cache.hold(owner, len(step), tree.nodes[owner[1]].depth, now)
+            assert held is not None
+            held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
+            tokens += step
+            places += self.cache.places(held, 0, len(step))
+            self.reread += held.fed if owner not in self._unread else 0
+            self._unread.discard(owner)
+        return Piece(before, tokens, places, sum(held.tokens for held in before))
 
     def _openable(self) -> int:
         """How many of those that wait `fill` opens at most."""
@@ -268,7 +280,7 @@ class Part:
         cache.touch(path, now)
         repeated = self.config.merge_identical and any(step.tokens == other.tokens for other in expansion.drawn)
         held = None
-        if not (step.terminal or repeated or lost):
+        if self.config.paging and not (step.terminal or repeated or lost):
             held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)
             if held is not None:
                 held.fed = len(step.tokens) - 1
@@ -283,6 +295,9 @@ class Part:
         if repeated:
             return None
         before = [part for part in map(cache.get, path) if part is not None]
+        if expansion.complete and not self.config.paging:
+            for owner in path:
+                cache.release(owner)
         places = cache.places(held, 0, held.tokens) if held is not None else []
         return Piece(before, list(step.tokens), places, sum(part.tokens for part in before), open=False)
 

@@ -15,6 +15,7 @@ trees around it, nor on when verdicts come.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -48,7 +49,8 @@ class Counters:
       tokens: generated; `kept` of them became nodes.
       places: decode steps times rows, and rows that were started: what was paid for.
       fed: tokens that the policy computed, and `rated` the process reward model; `reread` were computed before.
-      waves: of decoding; `idle`: times that there was nothing to decode, because every tree awaited a verdict.
+      waves: of decoding; `idle`: times that there was nothing to decode, because every tree awaited a verdict, and
+        `idle_seconds` that this took in all.
       executions, infra_errors: programs that were run, and those of them that could not be checked.
       truncated_prompts: statements that were cut.
     """
@@ -61,6 +63,7 @@ class Counters:
     reread: int = 0
     waves: int = 0
     idle: int = 0
+    idle_seconds: float = 0.0
     executions: int = 0
     infra_errors: int = 0
     truncated_prompts: int = 0
@@ -121,7 +124,8 @@ class Search:
         self.places: list[Growing | Levels | None] = [None] * self.device.trees
         self._tree_tokens = tree_tokens
         self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
-        shared = common_prefix([ids for ids, _ in self._prompts], config.page_tokens)
+        prompts = [ids for ids, _ in self._prompts]
+        shared = common_prefix(prompts, config.page_tokens) if config.paging else []
         self._rated = reward_model is not None
         self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in own]
         self._check_pages()
@@ -282,7 +286,9 @@ class Search:
         awaited = [future for growing in self.places if growing is not None for future in growing.awaited]
         if awaited and not any(future.done() for future in awaited):
             self.counters.idle += 1
+            started = time.perf_counter()
             wait(awaited, return_when=FIRST_COMPLETED)
+            self.counters.idle_seconds += time.perf_counter() - started
 
     # Wave and read.
 

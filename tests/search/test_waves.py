@@ -399,3 +399,17 @@ def test_code_steps_shorter_than_others_are_refused():
 def test_alpha_out_of_range_is_refused(alpha):
     with pytest.raises(UserError, match=rf"search\.alpha is {alpha}"):
         SearchConfig(alpha=alpha, selection=SelectionConfig())
+
+
+def test_without_paging_the_trees_are_the_same_and_paths_are_read_whole(coder, trees):
+    search = searching(dataclasses.replace(CONFIG, paging=False), policy=coder)
+    found = list(search)
+    for tree in found:
+        same(tree, trees[tree.problem.id])
+    expanded = {(tree.number, node.parent): tree for tree in found for node in tree.nodes[1:]}
+    paths = sum(
+        len(tree.prompt) + sum(len(tree.nodes[i].tokens) for i in tree.path(parent))
+        for (_, parent), tree in expanded.items()
+    )
+    drawn = sum(len(node.tokens) - 1 for tree in found for node in tree.nodes[1:])
+    assert search.counters.fed == paths + drawn
