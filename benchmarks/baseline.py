@@ -85,7 +85,7 @@ def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: Sea
             "step_tokens": config.step_tokens,
             "code_tokens": config.code_tokens,
             "exploration": config.selection.exploration,
-            "stops": list((policy.tokenizer.step_end, policy.tokenizer.end)),
+            "stops": [scripted.PhraseTokenizer.step_end, scripted.PhraseTokenizer.end],
             "accepted": accepted,
         },
         "pieces": scripted.PIECES,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel, with_value_head
 from o1coder_jax.records import Form, Problem, TestCase
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
+from o1coder_jax.stopping import Stops, stop_ids
 from o1coder_jax.transformer import ModelConfig, Transformer
 
 SHAPE = ModelConfig(qk_norm=True)  # of configs/tiny.yaml
@@ -56,6 +58,12 @@ class PhraseTokenizer:
     def encode(self, text: str) -> list[int]:
         rest = VOCABULARY - len(PIECES)
         return [0 if word == STEP_BEGIN else len(PIECES) + sum(word.encode()) % rest for word in text.split()]
+
+    def stops(self, markers: Sequence[str]) -> Stops:
+        return stop_ids(self.vocab_size, [PIECES.index(marker) for marker in markers])
+
+    def save(self, path: Path) -> None:
+        path.write_text("\n".join(PIECES))
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[i] if i < len(PIECES) else " ?" for i in ids)
