@@ -11,6 +11,7 @@ is by wall time where the core was ours alone, otherwise by CPU time; the table 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -30,6 +31,7 @@ from sandbox.pool import Pool, SandboxConfig, Submission
 
 RESULTS = Path(__file__).parent / "results" / "sandbox.json"
 MANY_TESTS, FEW_TESTS = 40, 8  # a judge's problem, and a data set's
+FLOOR_FORKS = 1000  # of a bare interpreter in a round
 STREAMED_TESTS = 400
 
 SCRIPT = "print(sum(map(int, input().split())))"
@@ -165,7 +167,7 @@ class Benchmark:
         yield from self._against_subprocess(best)
         for tier in self.tiers:
             yield from self._calls(tier)
-        yield self._cores_two_over_one(best)
+        yield from self._cores_two_over_one(best)
         yield self._numpy(best)
         yield self._batches(best)
 
@@ -207,10 +209,12 @@ class Benchmark:
             name = f"call form, verdicts/s and core, {tests} tests, {tier}"
             yield Row(name, value, target, "wall time" if quiet else f"CPU time{BUSY}", details)
 
-    def _cores_two_over_one(self, tier: str) -> Row:
+    def _cores_two_over_one(self, tier: str) -> Iterator[Row]:
+        """Beside it, what the machine itself gives: two bare interpreters that fork, over one."""
         name = f"stdin form, two cores over one, {FEW_TESTS} tests, {tier}"
         if len(self._cores) < 2:
-            return Row(name, None, 1.8, "this machine has one core", {})
+            yield Row(name, None, 1.8, "this machine has one core", {})
+            return
         work = scripts(100, FEW_TESTS)  # many small ones, so that both workers end together
 
         def on_cores(pool: Pool, cores: int) -> Callable[[], int]:
@@ -223,11 +227,18 @@ class Benchmark:
             return action
 
         self._pin(1)
-        with open_pool(tier, 1) as one:
+        with contextlib.ExitStack() as stack:
+            one = stack.enter_context(open_pool(tier, 1))
             self._pin(2)
-            with open_pool(tier, 2) as two:
-                found = alternate({"two": on_cores(two, 2), "one": on_cores(one, 1)}, self._rounds)
-        return _ratio(name, 1.8, found, cores=2)
+            two = stack.enter_context(open_pool(tier, 2))
+            bare = [stack.enter_context(forking(FLOOR_FORKS)) for _ in range(2)]
+            threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(2))
+            actions = {"two": on_cores(two, 2), "one": on_cores(one, 1), "bare one": bare[0]}
+            actions["bare two"] = lambda: sum(threads.map(lambda fork: fork(), bare))
+            found = alternate(actions, self._rounds)
+        yield _ratio(name, 1.8, {"two": found["two"], "one": found["one"]}, cores=2)
+        floor = {"two": found["bare two"], "one": found["bare one"]}
+        yield _ratio("forks of bare interpreters, two over one", None, floor, cores=2)
 
     def _numpy(self, tier: str) -> Row:
         self._pin(1)
