@@ -318,7 +318,7 @@ def to_line(row: Any) -> str:
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Yields the JSON value of each line; a broken line is a `UserError` that gives its number."""
     try:
-        lines = Path(path).open(encoding="utf-8")
+        lines = Path(path).open("rb")  # what is not UTF-8 is found line by line
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from error
     with lines:
@@ -327,7 +327,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Any]:
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not JSON ({error}); mend or remove the line") from error
 
 

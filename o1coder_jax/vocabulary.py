@@ -83,7 +83,7 @@ class ByteLevelVocabulary:
             return cls(path.read_bytes(), end)
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
-        except Exception as error:  # noqa: BLE001: the library raises plain ones
+        except Exception as error:  # the library raises plain ones
             raise UserError(
                 f"{path} cannot be used as a tokenizer: {error}; give a byte-level tokenizer.json"
             ) from error

@@ -35,13 +35,11 @@ class Move:
       attached: candidates that it took in.
       wanted: expansions that it wants drawn.
       given_up: nodes that nobody will continue.
-      infra_errors: programs that could not be checked.
     """
 
     attached: list[Attached] = field(default_factory=list)
     wanted: list[Expansion] = field(default_factory=list)
     given_up: list[int] = field(default_factory=list)
-    infra_errors: int = 0
 
 
 @dataclass
@@ -80,9 +78,9 @@ class Levels:
 
     def advance(self) -> Move:
         """Does all that can be done without a further step or verdict."""
-        errors = self._settle()
+        self._settle()
         if self.drawing and not all(expansion.complete for expansion in self.drawing):
-            return Move(infra_errors=errors)
+            return Move()
         attached = [self._attach(expansion) for expansion in self.drawing]
         given_up: list[int] = []
         if self.drawing:
@@ -95,7 +93,7 @@ class Levels:
             self._ask()
             if not self.verdicts and not self.queue:
                 self._begin()
-        return Move(attached, self.drawing if not self.over else [], given_up, errors)
+        return Move(attached, self.drawing if not self.over else [], given_up)
 
     # Growing.
 
@@ -171,15 +169,12 @@ class Levels:
         spent = self.config.tree_executions and self.tree.executions >= self.config.tree_executions
         return not spent and not (self.config.stop_when_solved and self.tree.solved)
 
-    def _settle(self) -> int:
-        """Takes the verdicts that have come, the oldest first; returns how many could not be given."""
-        errors = 0
+    def _settle(self) -> None:
+        """Takes the verdicts that have come, the oldest first."""
         while self.verdicts and self.verdicts[0][1].done():
             node, future = self.verdicts.popleft()
             self.tree.count(future.result())
             node.judge(future.result(), self.config.alpha)
-            errors += node.reward is None
-        return errors
 
     @property
     def rollouts(self) -> list[Rollout]:

@@ -42,7 +42,6 @@ class Cache:
 
     pages: int
     page_tokens: int
-    dropped: int = 0
     _free: list[int] = field(default_factory=list)
     _held: dict[Owner, Held] = field(default_factory=dict)
 
@@ -68,6 +67,10 @@ class Cache:
         for owner in owners:
             if held := self._held.get(owner):
                 held.pins += by
+
+    def pinned(self, owner: Owner) -> bool:
+        held = self._held.get(owner)
+        return held is not None and held.pins > 0
 
     def need(self, tokens: int) -> int:
         """Pages that so many tokens of a node take."""
@@ -113,7 +116,6 @@ class Cache:
         cold = [(held.used, -held.depth, owner) for owner, held in self._held.items() if self._cold(owner, held, now)]
         for _, _, owner in sorted(cold):
             self.release(owner)
-            self.dropped += 1
             if need <= len(self._free):
                 return
 

@@ -53,6 +53,8 @@ class CompareConfig:
         for name, value in (("count", self.count), ("resamples", self.resamples), ("rollouts", min(self.rollouts))):
             if value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must not be negative")
         for name, changes in (("search", self.search), *self.methods.items()):
             if budget := {"rollouts", "tree_tokens"} & changes.keys():
                 raise UserError(

@@ -50,8 +50,9 @@ class SearchConfig:
     """Batched MCTS, and its baselines.
 
     Attributes:
-      preset: a named algorithm, which then decides on `selection`, `alpha`, `best_code_only`, and, for the published
-        code, `merge_identical` and `window`; see `resolved`. `own` takes them as they are.
+      preset: a named algorithm, which then decides on `selection`, `alpha`, `best_code_only`, for `paper` and
+        `o1coder` on `value_weight`, and for the latter on `merge_identical` and `window`; see `resolved`. `own` takes
+        them as they are.
       trees: places for trees that grow at the same time.
       slots: rows that decode at the same time; a row that has ended its step makes room for another of any tree.
       rollouts: per tree; a tree whose every path is known ends earlier. Of a baseline: the paths that it grows.

@@ -23,7 +23,7 @@ from search.store import StoredTree, read_tree
 from search.tree import Tree
 
 # Of the settings, those that a tree does not depend on.
-_PLACES = ("trees", "slots", "wave_steps", "pages", "page_tokens")
+_PLACES = ("trees", "slots", "wave_steps", "pages", "page_tokens", "paging")
 
 
 class FinishedTrees:

@@ -13,28 +13,30 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate
 from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
-from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import ModelConfig, Transformer
+from o1coder_jax.vocabulary import Vocabulary
 
 
 def tokenizer_of(checkpoint_folder: Path) -> Path:
     """Where the tokenizer of a checkpoint RUN/checkpoints/NAME lies; `UserError` if there is no checkpoint."""
     checkpoint.metadata(checkpoint_folder)
-    return checkpoint_folder.absolute().parent.parent / "tokenizer.model"
+    run = checkpoint_folder.absolute().parent.parent
+    given = run / "tokenizer.json"  # of a run with `tokenizer.file`
+    return given if given.exists() else run / "tokenizer.model"
 
 
-def load_policy(folder: Path, tokenizer: Tokenizer, mesh: Mesh) -> Policy:
+def load_policy(folder: Path, tokenizer: Vocabulary, mesh: Mesh) -> Policy:
     """The policy of a checkpoint, its weights on every device."""
     graph, weights, fingerprint = _load(folder, tokenizer, mesh, value_head=False)
     return Policy(graph, weights, tokenizer, fingerprint)
 
 
-def load_reward_model(folder: Path, tokenizer: Tokenizer, mesh: Mesh) -> RewardModel:
+def load_reward_model(folder: Path, tokenizer: Vocabulary, mesh: Mesh) -> RewardModel:
     """The process reward model of a checkpoint, its weights on every device."""
     return RewardModel(*_load(folder, tokenizer, mesh, value_head=True))
 
 
-def _load(folder: Path, tokenizer: Tokenizer, mesh: Mesh, *, value_head: bool) -> tuple[Any, Any, str]:
+def _load(folder: Path, tokenizer: Vocabulary, mesh: Mesh, *, value_head: bool) -> tuple[Any, Any, str]:
     facts = checkpoint.metadata(folder)
     if not {"model", "tokenizer", "fingerprint"} <= facts.keys():
         raise UserError(f"{folder} is no checkpoint of a policy or reward model; give RUN/checkpoints/NAME")

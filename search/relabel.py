@@ -73,6 +73,8 @@ def main() -> None:
     arguments = parser.parse_args()
     problems = {problem.id: problem for problem in read_problems(arguments.problems)}
     trees = list(read_trees(arguments.trees))
+    for path in filter(None, (arguments.output, arguments.records)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with Pool(SandboxConfig(workers=arguments.workers, isolation=arguments.isolation)) as pool:
         print(f"sandbox: {pool.isolation}", flush=True)
         after = list(relabel(trees, problems, lambda problem, code: pool.submit(submission_for(problem, code))))

@@ -24,7 +24,6 @@ from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.mesh import MeshConfig, make_mesh, prepare_cpu
 from o1coder_jax.records import read_problems, write_jsonl
-from o1coder_jax.tokenizer import Tokenizer
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of, search_key
@@ -32,6 +31,7 @@ from search.models import load_policy, load_reward_model, tokenizer_of
 from search.store import StoredTree, records_and_pairs
 from search.tree import Tree
 from search.waves import Search
+from train.session import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RunConfig:
       problems: JSONL file of problems, as a run's `problems/selfplay.jsonl`.
       policy: checkpoint folder, as `runs/tiny/checkpoints/best`.
       reward_model: checkpoint folder of a process reward model, as `runs/tiny/checkpoints/prm-001`; empty for none.
-      tokenizer: the vocabulary's file; empty for that of the policy's run.
+      tokenizer: the vocabulary's file (a byte-level one ends in .json); empty for that of the policy's run.
       out: the folder for what is found.
       name: of the run, in records.
       seed, iteration: with the problems' ids, the only source of chance.
@@ -79,7 +79,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     prepare_cpu(config.mesh)
     mesh = make_mesh(config.mesh)
     policy_path = Path(config.policy)
-    tokenizer = Tokenizer.load(Path(config.tokenizer) if config.tokenizer else tokenizer_of(policy_path))
+    tokenizer = load_tokenizer(Path(config.tokenizer) if config.tokenizer else tokenizer_of(policy_path))
     policy = load_policy(policy_path, tokenizer, mesh)
     rater = load_reward_model(Path(config.reward_model), tokenizer, mesh) if config.reward_model else None
     provenance = provenance_of(
@@ -118,6 +118,8 @@ def run(config: RunConfig) -> dict[str, Any]:
             trees.append(tree)
             print(f"{len(trees)} of {len(problems)} trees, {time.monotonic() - began:.0f} s", flush=True)
         isolation = pool.isolation
+    if cut := search.truncated_prompts:
+        print(f"{cut} prompts were cut to search.prompt_tokens {config.search.prompt_tokens}", flush=True)
     trees.sort(key=lambda tree: tree.number)
     stored = [StoredTree(tree, provenance) for tree in trees]
     records, pairs = records_and_pairs(stored, config.margin)
@@ -130,6 +132,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         "process_records": len(records),
         "pairs": len(pairs),
         "kept_share": search.counters.kept / max(search.counters.places, 1),
+        "truncated_prompts": search.truncated_prompts,
         "trees_of_earlier_attempts": kept,
         "seconds": round(time.monotonic() - began, 1),
         "isolation": isolation,

@@ -45,7 +45,7 @@ class Sheet:
         """The tree, as far as the sheet tells of it: all paths to programs, and where each rollout ended."""
         try:
             return _Reader(self, published).tree
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UserError(f"{self.where}: not an answer sheet ({error!r}); mend or remove it") from error
 
     def differences(self) -> int:
@@ -73,15 +73,15 @@ def read_sheets(folder: Path) -> Iterator[Sheet]:
                 raise UserError(
                     f"{folder}: question {number} has no {kind} solutions; add the file, or remove the others"
                 )
-        answer = _values(kinds["answer"])[0] if "answer" in kinds else None
+        answer = next(iter(_values(kinds["answer"])), None) if "answer" in kinds else None
         complete, rollouts = _values(kinds["complete"]), _values(kinds["rollout"])
         yield Sheet(number, f"{folder}, question {number}", complete, rollouts, answer)
 
 
 def _values(path: Path) -> list[Any]:
     """A list, one object, or objects that commas join."""
-    text = path.read_text(encoding="utf-8").strip()
     try:
+        text = path.read_text(encoding="utf-8").strip()
         found = json.loads(text if text.startswith("[") else f"[{text.rstrip(',')}]")
     except ValueError as error:
         raise UserError(f"{path}: not JSON, nor objects joined by commas ({error}); mend the file") from error

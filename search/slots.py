@@ -126,6 +126,11 @@ class Part:
         """Whether there is anything to decode; an open path may have candidates without a row yet, and no others."""
         return any(row is not None for row in self.rows) or bool(self.waiting) or bool(self._open)
 
+    @property
+    def _pins(self) -> bool:
+        """Whether the pages of open paths are held until their candidates have ended."""
+        return self.rated or not self.config.paging
+
     # Before a wave.
 
     def missing(self, expansion: Expansion) -> tuple[list[Owner], list[Owner]]:
@@ -238,7 +243,7 @@ class Part:
             return False  # to be read again first
         self.waiting.popleft()
         self.cache.touch(there, now)
-        if self.rated:
+        if self._pins:
             self.cache.pin(there, 1)
         path = [held for held in map(self.cache.get, there) if held is not None]
         end = path[-1]
@@ -290,14 +295,15 @@ class Part:
         if expansion.complete:
             assert expansion.path is not None
             self._free_paths.append(expansion.path)
-            if self.rated:
+            if self._pins:
                 cache.pin(path, -1)
-        if repeated:
-            return None
         before = [part for part in map(cache.get, path) if part is not None]
         if expansion.complete and not self.config.paging:
             for owner in path:
-                cache.release(owner)
+                if not cache.pinned(owner):  # by another expansion, as of a beam
+                    cache.release(owner)
+        if repeated:
+            return None
         places = cache.places(held, 0, held.tokens) if held is not None else []
         return Piece(before, list(step.tokens), places, sum(part.tokens for part in before), open=False)
 

@@ -210,7 +210,6 @@ class Search:
                 continue
             if (node := growing.settled()) is not None:
                 settles[place], counted[place], reward[place] = True, node.reward is not None, node.reward or 0.0
-                self.counters.infra_errors += node.reward is None
             if (new := growing.attached()) is not None:
                 steps = new.expansion.drawn
                 which[place], fresh[place] = True, new.fresh
@@ -267,7 +266,6 @@ class Search:
             for node in move.given_up:
                 part.cache.release((growing.tree.number, node))
             part.waiting.extend(move.wanted)
-            self.counters.infra_errors += move.infra_errors
             if growing.over:
                 tree = self._clear(place)
                 tree.finish(growing.rollouts)
@@ -279,6 +277,7 @@ class Search:
         self.places[place] = None
         self._part(place).cache.release_tree(growing.tree.number, len(growing.tree.nodes))
         self.counters.executions += growing.tree.executions
+        self.counters.infra_errors += growing.tree.infra_errors
         return growing.tree
 
     def _await_verdict(self) -> None:

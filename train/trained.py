@@ -31,12 +31,11 @@ class Trained:
 
     @classmethod
     def open(cls, folder: Path) -> Trained:
-        for name in ("config.yaml", "tokenizer.model"):
-            if not (folder / name).exists():
-                raise UserError(f"{folder} holds no trained run: it has no {name}; give one such as runs/tiny")
-        config = load_config(folder / "config.yaml")
+        settings = _needed(folder, folder / "config.yaml")
+        config = load_config(settings)
+        vocabulary = _needed(folder, tokenizer_path(folder, config.tokenizer))
         prepare_cpu(config.mesh)
-        return cls(folder, config, load_tokenizer(tokenizer_path(folder, config.tokenizer)), make_mesh(config.mesh))
+        return cls(folder, config, load_tokenizer(vocabulary), make_mesh(config.mesh))
 
     def policy(self, name: str) -> Policy:
         graph, weights, print_of = self._model(name, value_head=False)
@@ -57,3 +56,9 @@ class Trained:
         if not path.exists():
             raise UserError(f"there is no problem file {path}; give one of {', '.join(PARTS)}, or a file")
         return read_problems(path)
+
+
+def _needed(folder: Path, path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{folder} holds no trained run: it has no {path.name}; give one such as runs/tiny")
+    return path

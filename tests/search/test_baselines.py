@@ -275,3 +275,14 @@ def test_impossible_baselines_are_refused(arguments, line):
 def test_ranking_by_a_reward_model_needs_one(coder):
     with pytest.raises(UserError, match="ranking is prm_last, but there is no process reward model"):
         grown(ranked(BEST_OF_N, "prm_last"), coder)
+
+
+@pytest.mark.parametrize("config", [BEST_OF_N, BEAM, ranked(BEAM, "prm_last")], ids=["best_of_n", "beam", "rated"])
+def test_without_paging_the_trees_are_the_same(coder, rater, config):
+    model = rater if config.baseline.rated else None
+    paged, plain = (grown(dataclasses.replace(config, paging=paging), coder, rater=model) for paging in (True, False))
+    assert plain.keys() == paged.keys()
+    for name, tree in plain.items():
+        same(tree, paged[name])
+        for one, other in zip(tree.nodes, paged[name].nodes, strict=True):
+            assert one.opinion == pytest.approx(other.opinion, abs=1e-4)

@@ -16,6 +16,7 @@ from o1coder_jax.records import ProcessRecord, read_jsonl, write_jsonl
 from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
 from sandbox.pool import SandboxConfig
 from search.config import SearchConfig
+from search.models import tokenizer_of
 from search.run import RunConfig, run
 from search.store import read_trees
 from tests.search.scripted import PROBLEMS
@@ -45,6 +46,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     )
 
 
+def test_the_vocabulary_is_that_of_the_run(config: RunConfig, tmp_path: Path):
+    policy = tmp_path / "checkpoints" / "policy"
+    policy.parent.mkdir()
+    policy.symlink_to(config.policy)
+    assert tokenizer_of(policy) == tmp_path / "tokenizer.model"
+    (tmp_path / "tokenizer.json").touch()
+    assert tokenizer_of(policy) == tmp_path / "tokenizer.json"
+
+
 def test_search_by_itself_and_once_more(config: RunConfig):
     out = Path(config.out)
     summary = run(config)
@@ -54,6 +64,7 @@ def test_search_by_itself_and_once_more(config: RunConfig):
     records = [ProcessRecord.from_json(row) for row in read_jsonl(out / "process.jsonl")]
     assert records == [record for stored in trees for record in stored.records()]
     assert summary["trees"] == 3 and summary["tokens"] == sum(stored.tree.tokens for stored in trees) > 0
+    assert summary["truncated_prompts"] == 1
     assert not (out / "underway.jsonl").exists()
     assert run(config) == summary
     with pytest.raises(UserError, match="holds another search"):

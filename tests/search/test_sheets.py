@@ -151,6 +151,17 @@ def test_broken_sheets_are_refused(folder, kind, text, message):
         sheet(folder).tree(published=False)
 
 
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "Question 0001 - Complete Solutions.json").write_bytes(b"\xff[]")
+    (tmp_path / "Question 0001 - Rollout Solutions.json").write_text("[]")
+    with pytest.raises(UserError, match="not JSON"):
+        list(read_sheets(tmp_path))
+    for content in (b'{"a": 1}\n"\xff"\n', b"1\n" + b"[" * 200_000):
+        (tmp_path / "trees.jsonl").write_bytes(content)
+        with pytest.raises(UserError, match="line 2: not JSON"):
+            list(read_jsonl(tmp_path / "trees.jsonl"))
+
+
 def test_folder_without_sheets_is_refused(tmp_path):
     with pytest.raises(UserError, match="give a folder of answer sheets"):
         list(read_sheets(tmp_path))
