@@ -52,7 +52,6 @@ class Counters:
       waves: of decoding; `idle`: times that there was nothing to decode, because every tree awaited a verdict, and
         `idle_seconds` that this took in all.
       executions, infra_errors: programs that were run, and those of them that could not be checked.
-      truncated_prompts: statements that were cut.
     """
 
     tokens: int = 0
@@ -66,7 +65,6 @@ class Counters:
     idle_seconds: float = 0.0
     executions: int = 0
     infra_errors: int = 0
-    truncated_prompts: int = 0
 
 
 class Search:
@@ -177,8 +175,7 @@ class Search:
 
     def _next_tree(self, place: int) -> Growing | Levels:
         number, problem = self.waiting.popleft()
-        ids, cut = self._prompts[number]
-        self.counters.truncated_prompts += cut
+        ids, _ = self._prompts[number]
         seed = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
         config = self.config
         tree = Tree(number, problem, tuple(ids), alpha=config.alpha, value_weight=config.value_weight)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.errors import UserError
@@ -14,10 +12,10 @@ from o1coder_jax.mesh import make_mesh, prepare_cpu
 from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Problem, read_problems
-from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import Vocabulary
+from search.models import load_policy, load_reward_model
 from train.config import Config, load_config
-from train.session import PARTS, load_tokenizer, restore_model, tokenizer_path
+from train.session import PARTS, load_tokenizer, tokenizer_path
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,13 @@ class Trained:
         return cls(folder, config, load_tokenizer(vocabulary), make_mesh(config.mesh))
 
     def policy(self, name: str) -> Policy:
-        graph, weights, print_of = self._model(name, value_head=False)
-        return Policy(graph, weights, self.tokenizer, print_of)
+        return load_policy(self._checkpoint(name), self.tokenizer, self.mesh)
 
     def reward_model(self, name: str) -> RewardModel:
-        return RewardModel(*self._model(name, value_head=True))
+        return load_reward_model(self._checkpoint(name), self.tokenizer, self.mesh)
 
-    def _model(self, name: str, *, value_head: bool) -> tuple[nnx.GraphDef[Transformer], Any, str]:
-        model = Transformer(
-            self.config.model, self.tokenizer.vocab_size, value_head=value_head, rngs=nnx.Rngs(self.config.seed)
-        )
-        return restore_model(self.folder / "checkpoints" / name, model, self.tokenizer, self.mesh)
+    def _checkpoint(self, name: str) -> Path:
+        return self.folder / "checkpoints" / name
 
     def problems(self, name: str) -> list[Problem]:
         """A part of the run's problems (`heldout`, ...), or those of a file in the format of the run's parts."""

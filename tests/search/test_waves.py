@@ -350,7 +350,7 @@ def test_long_statements_are_cut_and_counted(coder):
     long = dataclasses.replace(PROBLEMS[0], statement="word " * 20)
     search = searching(problems=[long, PROBLEMS[1]], policy=coder)
     prompts = {tree.problem.id: tree.prompt for tree in search}
-    assert search.counters.truncated_prompts == 1
+    assert search.truncated_prompts == 1
     assert (len(prompts[long.id]), prompts[long.id][-1]) == (CONFIG.prompt_tokens, 0)
 
 
