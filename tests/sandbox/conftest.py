@@ -12,8 +12,8 @@ from sandbox.pool import Pool, SandboxConfig
 
 
 def open_pool(tier: str, workers: int = 2) -> Pool:
-    """A pool of this tier with short limits (0.5 s CPU, 6 s wall, 256 MiB, 1 MiB of output)."""
-    return Pool(SandboxConfig(workers=workers, isolation=tier, cpu_seconds=0.5, wall_seconds=6.0, output_mb=1.0))  # type: ignore[arg-type]
+    """A pool of this tier with short limits (1.5 s CPU, 8 s wall, 256 MiB, 1 MiB of output)."""
+    return Pool(SandboxConfig(workers=workers, isolation=tier, cpu_seconds=1.5, wall_seconds=8.0, output_mb=1.0))  # type: ignore[arg-type]
 
 
 def tier_pool(tier: str, workers: int = 2) -> Pool:

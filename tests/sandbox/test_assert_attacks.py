@@ -147,7 +147,7 @@ ATTACKS = {
     "a loop": ("time_limit", "def f():\n    while True: pass"),
     "a loop while loading": ("time_limit", "while True: pass"),
     "growth": ("memory_limit", "def f():\n    x = [0]\n    while True: x += x"),
-    "a huge value": ("wrong_answer", "def f(): return 'x' * (64 << 20)"),
+    "a huge value": ("wrong_answer", "def f(): return 'x' * (8 << 20)"),
     "a flood of frames": (
         "runtime_error",
         _FORGED + '    def f():\n        while True: os.write(6, frame(b\'C[0,["(",["{"],["("]]]\') * 1000)',
@@ -159,7 +159,7 @@ TESTS = {
     "another process": ("wrong_answer", "import os; os.fork()"),
     "a socket": ("wrong_answer", "import socket; socket.socket()"),
     "the program's memory": ("wrong_answer", "import os; open(f'/proc/{os.getppid()}/mem', 'rb').read(1)"),
-    "an endless generator": ("time_limit", "import itertools; f(itertools.count())"),
+    "an endless generator": ("time_limit or memory_limit", "import itertools; f(itertools.count())"),
     "sleep": ("idle_limit", "import time; time.sleep(60)"),
 }
 
@@ -180,7 +180,7 @@ def test_program_gets_its_verdict(pool: Pool, name: str) -> None:
 def test_test_is_jailed_too(pool: Pool, name: str) -> None:
     expected, test = TESTS[name]
     found, detail = verdict(pool, "def f(x): return x", test)
-    assert found == expected, detail
+    assert found in expected.split(" or "), detail
 
 
 def test_a_standard_module_is_not_the_programs(pool: Pool) -> None:

@@ -18,7 +18,7 @@ from tests.sandbox.conftest import open_pool, tier_pool
 from tests.sandbox.ordinary import run_as_ordinary_user
 
 # The wall clock is for sleepers alone, so that a busy machine changes no other verdict.
-LIMITS = Limits(cpu_seconds=0.5, wall_seconds=6.0, memory_mb=256, output_mb=1.0)
+LIMITS = Limits(cpu_seconds=1.5, wall_seconds=8.0, memory_mb=256, output_mb=1.0)
 IDLE_SECONDS = 1.2
 RIGHT = Submission("a right program", "print(sum(map(int, input().split())))", (TestCase("1 2", "3"),))
 SUBMISSIONS = [*(attack.submission(LIMITS, IDLE_SECONDS) for attack in ATTACKS), RIGHT]
