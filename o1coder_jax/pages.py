@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from o1coder_jax.decode import Cache, Prefix
+from o1coder_jax.rows import Cache, Prefix
 from o1coder_jax.transformer import ModelConfig
 
 
