@@ -132,6 +132,17 @@ def test_first_round_says_that_there_is_no_reward_model_yet(wee: Path, runs: Pat
     assert (config.value_weight, model) == (0.0, None)
 
 
+def test_baseline_that_ranks_by_the_reward_model_has_it_from_the_second_round_on(wee: Path, runs: Path, capsys):
+    baseline = {"baseline": {"kind": "best_of_n", "ranking": "prm_last"}}
+    with opened(wee, runs, upto="001-evaluate", search=baseline) as session:
+        config, model = reason.settings_of(session, 1)
+        assert (config.baseline.ranking, model) == ("likelihood", None)
+        assert "search.baseline.ranking is likelihood in this round" in capsys.readouterr().out
+        config, model = reason.settings_of(session, 2)
+        assert (config.baseline.ranking, config.value_weight) == ("prm_last", 0.0)
+        assert model is not None and model.fingerprint == session.require("001-prm", "")["weights"]
+
+
 def test_reward_model_must_be_there(wee: Path, runs: Path):
     with opened(wee, runs, upto="001-sft", search={"value_weight": 0.5}) as session, pytest.raises(UserError) as caught:
         reason.settings_of(session, 2)
