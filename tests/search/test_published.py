@@ -188,7 +188,7 @@ def test_the_whole_simulated_path_stays_and_unexplored_children_come_first(trees
 
 
 def test_steps_follow_the_header_that_they_were_given(trees, coder):
-    for path, node in steps_of(trees):
+    for _, node in steps_of(trees):
         header = tuple(coder.tokenizer.encode(f"{node.depth - 1}. "))
         assert (node.tokens[: node.given], node.given) == (header, node.depth)
         assert node.text == "".join(PIECES[token] for token in node.tokens[node.given :])
