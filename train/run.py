@@ -29,16 +29,16 @@ import dataclasses
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
+from o1coder_jax.hosts import barrier
 from train import environment, progress
 from train.run_files import AppendedFile, Events, Lock, clean, read_json, to_line, truncate, write_json, writing
 from train.run_opening import prepare
@@ -66,7 +66,7 @@ class Hosts:
     @classmethod
     def of_jax(cls) -> Hosts:
         """As JAX was started."""
-        return cls(jax.process_index(), jax.process_count(), multihost_utils.sync_global_devices)
+        return cls(jax.process_index(), jax.process_count(), barrier)
 
 
 class Run:
@@ -76,7 +76,7 @@ class Run:
         """Use `Run.open`."""
         self.folder = folder
         self.process = hosts.process
-        self._hosts = hosts
+        self.hosts = hosts
         self._own = host_folder(folder, hosts.process)
         self._lock = lock
         self._under_way: str | None = None
@@ -157,13 +157,13 @@ class Run:
         if name not in [stage.name for stage in stages]:
             names = ", ".join(stage.name for stage in stages)
             raise UserError(f"{self.folder} has no finished stage {name}; it has {names or 'none'}")
-        self._hosts.barrier(f"rewind {name}")
+        self.hosts.barrier(f"rewind {name}")
         if self.process == 0:
             while stages:  # from the last, so that a kill in between leaves a shorter but sound run
                 (self.folder / "stages" / f"{stages[-1].name}.json").unlink()
                 if stages.pop().name == name:
                     break
-        self._hosts.barrier(f"rewound {name}")
+        self.hosts.barrier(f"rewound {name}")
         self._roll_back()
 
     # What is under way.
@@ -203,15 +203,15 @@ class Run:
             seconds=round(stage.seconds, 3),
             result=clean(stage.result),
             sizes=sizes,
-            processes=self._hosts.processes,
+            processes=self.hosts.processes,
         )
         path = self._own / "stages" / f"{stage.name}.json"
         if self.process:
             write_json(path, dataclasses.asdict(done))
-        self._hosts.barrier(f"finish {stage.name}")
+        self.hosts.barrier(f"finish {stage.name}")
         if self.process == 0:
             write_json(path, dataclasses.asdict(done))
-        self._hosts.barrier(f"finished {stage.name}")
+        self.hosts.barrier(f"finished {stage.name}")
         self._forget_underway({stage.name})
 
     def _sizes(self) -> dict[str, int]:
@@ -308,9 +308,19 @@ class Stage:
         self._files[name].append(b"".join(lines))
         return len(lines)
 
+    def append_shared(self, name: str, rows: Sequence[Any]) -> int:
+        """Appends rows that every process has alike, once; returns how many."""
+        return len(rows) if self.run.process else self.append(name, rows)
+
     def underway(self, name: str) -> Path:
         """Where this process may keep a file for the next attempt, should this one be killed; gone with the commit."""
         return self.run._own / "underway" / self.name / name
+
+    def underway_elsewhere(self, name: str) -> list[Path]:
+        """The files of that name that other processes keep, or kept in an attempt with more of them."""
+        folders = [self.run.folder, *sorted((self.run.folder / "hosts").glob("*"))]
+        paths = [folder / "underway" / self.name / name for folder in folders if folder != self.run._own]
+        return [path for path in paths if path.exists()]
 
     def progress(self, total: int, description: str = "") -> contextlib.AbstractContextManager[progress.Progress]:
         """A progress display: `with stage.progress(200, "trees") as bar: bar.advance()`."""
