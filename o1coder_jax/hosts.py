@@ -49,8 +49,8 @@ class DistributedConfig:
     """Which processes run together.
 
     Attributes:
-      coordinator: HOST:PORT of process 0, a free port there; `auto` where JAX finds all by itself (TPU pods, Slurm, Open
-        MPI, Kubernetes); empty for one process alone.
+      coordinator: HOST:PORT of process 0, a free port there; `auto` where JAX finds all by itself (TPU pods, Slurm,
+        Open MPI, Kubernetes); empty for one process alone.
       processes: how many there are, and `process`, which of them this is, from 0; unused with `auto`.
       wait_seconds: for the others to come.
     """
@@ -92,15 +92,21 @@ def joined(config: DistributedConfig) -> Iterator[None]:
     watch.start()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pre-emption ends a run as Ctrl-C does
     try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            with contextlib.redirect_stdout(nowhere) if jax.process_index() else contextlib.nullcontext():
-                yield
+        with _silence() if jax.process_index() else contextlib.nullcontext():
+            yield
         barrier("end")
     except BaseException as error:
         watch.leave(error)
+        raise
     watch.stop()
     signal.signal(signal.SIGTERM, before)
     jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def _initialize(config: DistributedConfig) -> None:
@@ -175,8 +181,8 @@ class _Watch:
         self._stopped.set()
         self._thread.join()
 
-    def leave(self, error: BaseException) -> NoReturn:
-        """Ends this process for an error of its own, and has the others told."""
+    def leave(self, error: BaseException) -> None:
+        """Ends this process for an error of its own, and has the others told; does not return."""
         known = told(error)
         if known is None:
             # Most likely the end of another process, felt here as a broken connection: then the watch ends this one.

@@ -348,8 +348,8 @@ class Search:
     def _decode(self, reads: Sequence[bool], lost: Sequence[Pieces]) -> None:
         now = self.counters.waves
         nothing: Pieces = [[] for _ in self.parts]
-        for long, pieces in zip_longest(reads, lost, fillvalue=nothing):
-            self.device.read(pieces, long=bool(long))
+        for long, ends in zip_longest(reads, lost, fillvalue=nothing):
+            self.device.read(ends, long=bool(long))
         self.counters.reread = sum(part.reread for part in self.parts)
         started = sum(part.started for part in self.parts)
         done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)

@@ -1,0 +1,95 @@
+"""The loop as one program in two processes: the same run as in one, and whatever ends one of them ends both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.train.world import Done, finish, results, start, summary_of, wait_until, write_files
+
+# Beyond the tiny loop of `world`: one round, and no more updates than it takes to come to every stage.
+SETTINGS: dict[str, Any] = {
+    "iterations": 1,
+    "mesh": {"cpu_devices": 1},
+    "bootstrap": {"updates": 60, "tokenizer_texts": 300},
+    "tcg": {"sft_updates": 20, "dpo_updates": 2, "suite": 3},
+    "search": {"trees": 4, "slots": 8, "rollouts": 3},
+    "sft": {"updates": 3},
+    "prm": {"updates": 3},
+    "rl": {"updates": 1},
+    "evaluate": {"samples": 2, "aspr_samples": 2, "hard_samples": 2},
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def both(settings: Path, runs: Path, *arguments: str) -> list[subprocess.Popen[str]]:
+    """The command in two processes with one device each."""
+    port = free_port()
+    distributed = [f"--distributed.coordinator=127.0.0.1:{port}", "--distributed.processes=2"]
+    return [
+        start(settings, "--runs", str(runs), *distributed, f"--distributed.process={index}", *arguments)
+        for index in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings file."""
+    folder = tmp_path_factory.mktemp("few")
+    settings = yaml.safe_load(write_files(folder).read_text())
+    for section, values in SETTINGS.items():
+        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
+    (folder / "few.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "few.yaml"
+
+
+@pytest.fixture(scope="module")
+def pair(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Done]]:
+    """A run of two processes, of which the second is killed in the middle, then begun again to its end."""
+    runs = tmp_path_factory.mktemp("pair")
+    return runs / "wee", [finish(process) for process in both(few, runs)]
+
+
+@pytest.fixture(scope="module")
+def alone(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in one process with two devices."""
+    runs = tmp_path_factory.mktemp("alone")
+    done = finish(start(few, "--runs", str(runs), "--mesh.cpu_devices=2"))
+    assert done.status == 0, done.err
+    return runs / "wee"
+
+
+def test_two_processes_come_to_their_end(pair: tuple[Path, list[Done]]):
+    assert [done.status for done in pair[1]] == [0, 0], [done.err[-3000:] for done in pair[1]]
+
+
+def test_only_the_first_process_speaks(pair: tuple[Path, list[Done]]):
+    first, second = pair[1]
+    assert "step 5 of 6" in first.out and "step" not in second.out
+
+
+def test_two_processes_come_to_the_summary_of_one(pair: tuple[Path, list[Done]], alone: Path):
+    assert summary_of(pair[0]) == summary_of(alone)
+
+
+def test_two_processes_come_to_the_weights_of_one(pair: tuple[Path, list[Done]], alone: Path):
+    here, there = ({n: r["weights"] for n, r in results(run).items() if "weights" in r} for run in (pair[0], alone))
+    assert len(here) == 5 and here == there
+
+
+def test_two_processes_leave_the_records_of_one(pair: tuple[Path, list[Done]], alone: Path):
+    for name in ("process.jsonl", "trees.jsonl", "tests.jsonl"):
+        assert (pair[0] / name).read_bytes() == (alone / name).read_bytes()
