@@ -27,7 +27,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # its store has no public name; Orbax takes it from here, too
+from jax._src.distributed import global_state as _state  # its store has no public name; Orbax takes it from here, too
 from jax.experimental import multihost_utils
 
 from o1coder_jax.errors import UserError, told
@@ -35,7 +35,7 @@ from o1coder_jax.errors import UserError, told
 T = TypeVar("T")
 AUTO = "auto"
 LOST_EXIT_STATUS = 3
-SILENCE_SECONDS = 20.0  # without a sign of life a process is taken for dead
+SILENCE_SECONDS = 15.0  # without a sign of life a process is taken for dead
 _SUSPECT_SILENCE_SECONDS = 4.0  # the same once something has failed here, as when a connection broke
 _BEAT_SECONDS = 0.5
 _POLL_SECONDS = 0.02
@@ -92,7 +92,7 @@ def joined(config: DistributedConfig) -> Iterator[None]:
     watch.start()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pre-emption ends a run as Ctrl-C does
     try:
-        with _silence() if jax.process_index() else contextlib.nullcontext():
+        with _silence() if _state.process_id else contextlib.nullcontext():
             yield
         barrier("end")
     except BaseException as error:
@@ -133,11 +133,11 @@ def _initialize(config: DistributedConfig) -> None:
 
 def barrier(name: str) -> None:
     """Waits until every process has come here; an interrupt ends the waiting, which may be long."""
-    count, room = jax.process_count(), f"{_ROOM}/barrier/{next(_barriers)}"
-    if count == 1:
+    count, client = _state.num_processes, _state.client
+    if count == 1 or client is None:
         return
-    client = _client()
-    client.key_value_set(f"{room}/{jax.process_index()}", name)
+    room = f"{_ROOM}/barrier/{next(_barriers)}"
+    client.key_value_set(f"{room}/{_state.process_id}", name)
     while len(here := client.key_value_dir_get(f"{room}/")) < count:
         time.sleep(_POLL_SECONDS)
     if len({given for _, given in here}) > 1:
@@ -146,7 +146,7 @@ def barrier(name: str) -> None:
 
 def gather(value: T) -> list[T]:
     """The values of all processes, in their order. They are pickled: the processes trust each other, as JAX's do."""
-    if jax.process_count() == 1:
+    if _state.num_processes == 1:
         return [value]
     barrier("gather")  # what one waits for may take longer than a collective may last
     data = np.frombuffer(pickle.dumps(value), np.uint8)
@@ -157,10 +157,6 @@ def gather(value: T) -> list[T]:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def _client() -> Any:
-    return distributed.global_state.client
-
-
 # Leaving.
 
 
@@ -168,7 +164,8 @@ class _Watch:
     """A thread that shows that this process is alive, and ends it when another one has left or is silent."""
 
     def __init__(self) -> None:
-        self._client, self._me, self._count = _client(), jax.process_index(), jax.process_count()
+        self._me, self._count = _state.process_id, _state.num_processes
+        self._client: Any = _state.client
         self._stopped = threading.Event()
         self._suspects = False
         self._leaving = threading.Lock()  # whoever has it says why this process leaves, and nobody else

@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from o1coder_jax.hosts import LOST_EXIT_STATUS, SILENCE_SECONDS
 from tests.train.world import Done, finish, results, start, summary_of, wait_until, write_files
 
 # Beyond the tiny loop of `world`: one round, and no more updates than it takes to come to every stage.
@@ -56,11 +58,32 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "few.yaml"
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A run of two processes, of which the second was killed in the middle, then begun again.
+
+    Attributes:
+      killed, done: how the processes ended, in the first attempt and in the second.
+      seconds: from the kill to the end of the other.
+    """
+
+    run: Path
+    killed: list[Done]
+    seconds: float
+    done: list[Done]
+
+
 @pytest.fixture(scope="module")
-def pair(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Done]]:
-    """A run of two processes, of which the second is killed in the middle, then begun again to its end."""
+def pair(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     runs = tmp_path_factory.mktemp("pair")
-    return runs / "wee", [finish(process) for process in both(few, runs)]
+    metrics = runs / "wee" / "metrics.jsonl"
+    first, second = both(few, runs)
+    wait_until(first, lambda: metrics.exists() and '"stage": "tcg"' in metrics.read_text())
+    began = time.monotonic()
+    os.killpg(second.pid, signal.SIGKILL)
+    killed = [finish(process) for process in (first, second)]
+    seconds = time.monotonic() - began
+    return Pair(runs / "wee", killed, seconds, [finish(process) for process in both(few, runs)])
 
 
 @pytest.fixture(scope="module")
@@ -72,24 +95,30 @@ def alone(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "wee"
 
 
-def test_two_processes_come_to_their_end(pair: tuple[Path, list[Done]]):
-    assert [done.status for done in pair[1]] == [0, 0], [done.err[-3000:] for done in pair[1]]
+def test_kill_of_one_process_ends_the_other_with_one_line(pair: Pair):
+    first, second = pair.killed
+    assert (first.status, second.status) == (LOST_EXIT_STATUS, -signal.SIGKILL)
+    [line] = [line for line in first.err.splitlines() if not line.startswith("[Gloo]")]
+    assert line.startswith("error: process 1 is gone") and "start all 2 processes again" in line
+    assert pair.seconds < 2 * SILENCE_SECONDS
 
 
-def test_only_the_first_process_speaks(pair: tuple[Path, list[Done]]):
-    first, second = pair[1]
-    assert "step 5 of 6" in first.out and "step" not in second.out
+def test_two_processes_go_on_from_the_last_finished_stage(pair: Pair):
+    first, second = pair.done
+    assert (first.status, second.status) == (0, 0), first.err[-3000:] + second.err[-3000:]
+    assert "bootstrap" not in first.out and "tcg: step 1 of 6" in first.out
+    assert "step" not in second.out  # only the first process speaks
 
 
-def test_two_processes_come_to_the_summary_of_one(pair: tuple[Path, list[Done]], alone: Path):
-    assert summary_of(pair[0]) == summary_of(alone)
+def test_two_processes_come_to_the_summary_of_one(pair: Pair, alone: Path):
+    assert summary_of(pair.run) == summary_of(alone)
 
 
-def test_two_processes_come_to_the_weights_of_one(pair: tuple[Path, list[Done]], alone: Path):
-    here, there = ({n: r["weights"] for n, r in results(run).items() if "weights" in r} for run in (pair[0], alone))
+def test_two_processes_come_to_the_weights_of_one(pair: Pair, alone: Path):
+    here, there = ({n: r["weights"] for n, r in results(run).items() if "weights" in r} for run in (pair.run, alone))
     assert len(here) == 5 and here == there
 
 
-def test_two_processes_leave_the_records_of_one(pair: tuple[Path, list[Done]], alone: Path):
+def test_two_processes_leave_the_records_of_one(pair: Pair, alone: Path):
     for name in ("process.jsonl", "trees.jsonl", "tests.jsonl"):
-        assert (pair[0] / name).read_bytes() == (alone / name).read_bytes()
+        assert (pair.run / name).read_bytes() == (alone / name).read_bytes()
