@@ -11,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from search.tree import Tree
 
 # Of the settings, those that a tree does not depend on.
 _PLACES = ("trees", "slots", "wave_steps", "pages", "page_tokens", "paging")
+_PATIENCE_SECONDS = 90.0
+_POLL_SECONDS = 0.2
 
 
 class FinishedTrees:
@@ -97,7 +100,7 @@ class FinishedTrees:
 
     def elsewhere(self, paths: Iterable[Path]) -> dict[str, Tree]:
         """The trees of the same search in the files of other processes, which may be growing."""
-        found = {}
+        found: dict[str, Tree] = {}
         for path in paths:
             lines = path.read_bytes().splitlines(keepends=True)
             whole = [line for line in lines[1:] if line.endswith(b"\n")] if lines[:1] == [self._key] else []
@@ -105,6 +108,16 @@ class FinishedTrees:
                 tree = self._tree(line, f"{path}, line {number}")
                 found[tree.problem.id] = tree
         return found
+
+    def complete(self, own: dict[str, Tree], elsewhere: Callable[[], Iterable[Path]]) -> list[Tree]:
+        """The trees of all processes by number, once all are grown; network file systems show files of others late."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while len(found := self.elsewhere(elsewhere()) | own) < len(self._problems):
+            if time.monotonic() > deadline:
+                missing = len(self._problems) - len(found)
+                raise UserError(f"{self.path}: {missing} trees of other processes are not there; share the folder")
+            time.sleep(_POLL_SECONDS)
+        return sorted(found.values(), key=lambda tree: tree.number)
 
     def add(self, tree: Tree) -> None:
         """Writes a tree that has ended; it is on disk when this returns."""

@@ -130,12 +130,11 @@ def run(config: RunConfig) -> dict[str, Any]:
             print(f"{len(found)} of {len(problems)} trees, {time.monotonic() - began:.0f} s", flush=True)
         isolation = pool.isolation
         barrier("trees grown")
-        found = finished.elsewhere(elsewhere()) | found
+        trees = finished.complete(found, elsewhere)
         own = search.counters
         kept_tokens, places = (sum(n) for n in zip(*gather((own.kept, own.places)), strict=True))
     if cut := search.truncated_prompts:
         print(f"{cut} prompts were cut to search.prompt_tokens {config.search.prompt_tokens}", flush=True)
-    trees = sorted(found.values(), key=lambda tree: tree.number)
     stored = [StoredTree(tree, provenance) for tree in trees]
     records, pairs = records_and_pairs(stored, config.margin)
     summary = {

@@ -64,8 +64,7 @@ def run(session: Session, iteration: int) -> None:
                 bar.advance()
                 found[tree.problem.id] = tree
             barrier("trees grown")
-            found = finished.elsewhere(stage.underway_elsewhere(path.name)) | found
-        trees = sorted(found.values(), key=lambda tree: tree.number)
+            trees = finished.complete(found, lambda: stage.underway_elsewhere(path.name))
         own = search.counters
         kept_tokens, places, rated = (sum(n) for n in zip(*gather((own.kept, own.places, own.rated)), strict=True))
         ended: dict[str, int] = {}

@@ -41,11 +41,12 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.hosts import barrier
 from train import environment, progress
 from train.run_files import AppendedFile, Events, Lock, clean, read_json, to_line, truncate, write_json, writing
-from train.run_opening import prepare
+from train.run_opening import CONFIG, prepare
 from train.run_stages import FinishedStage, committed_sizes, finished_stages, host_folder, read_records
 
 METRICS = "metrics.jsonl"
 _RECORD_NAMES = "records.json"  # which files are ours to take back, also when the stage that made them is unfinished
+_POLL_SECONDS = 0.1
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -57,16 +58,26 @@ class Hosts:
       process: this process's index; process 0 writes what is of the whole run.
       processes: how many there are.
       barrier: waits for all of them; takes a name that is the same on all.
+      patience_seconds: that a file which process 0 has written may take to be seen here; 0 does not look.
     """
 
     process: int
     processes: int
     barrier: Callable[[str], None]
+    patience_seconds: float = 0.0
 
     @classmethod
     def of_jax(cls) -> Hosts:
         """As JAX was started."""
-        return cls(jax.process_index(), jax.process_count(), barrier)
+        return cls(jax.process_index(), jax.process_count(), barrier, patience_seconds=90.0)
+
+    def see(self, path: Path) -> None:
+        """Waits until this process sees a file that process 0 has written: network file systems show it late."""
+        deadline = time.monotonic() + self.patience_seconds
+        while self.process and self.patience_seconds and not path.exists():
+            if time.monotonic() > deadline:
+                raise UserError(f"process {self.process} does not see {path}; give all hosts the same run folder")
+            time.sleep(_POLL_SECONDS)
 
 
 class Run:
@@ -107,6 +118,7 @@ class Run:
         folder, hosts = Path(folder), hosts or Hosts.of_jax()
         if hosts.process:
             hosts.barrier(f"prepare {folder}")
+            hosts.see(folder / CONFIG)
         own = host_folder(folder, hosts.process)
         with writing(own):
             own.mkdir(parents=True, exist_ok=True)
@@ -212,6 +224,7 @@ class Run:
         if self.process == 0:
             write_json(path, dataclasses.asdict(done))
         self.hosts.barrier(f"finished {stage.name}")
+        self.hosts.see(self.folder / "stages" / path.name)
         self._forget_underway({stage.name})
 
     def _sizes(self) -> dict[str, int]:
