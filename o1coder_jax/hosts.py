@@ -186,18 +186,15 @@ class _Watch:
             self._suspects = True
             time.sleep(_SUSPECT_SILENCE_SECONDS + 4 * _BEAT_SECONDS)
         self._leaving.acquire()
-        if known is None:
-            traceback.print_exception(error)
-            line, status = f"{type(error).__name__}: {error}".splitlines()[0], 1
-        else:
-            line, status = known
-            print(line, file=sys.stderr)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
+        line, status = known or (f"{type(error).__name__}: {error}".splitlines()[0], 1)
+        try:
+            _say(line if known else "".join(traceback.format_exception(error)).rstrip())
             self._tell(line, status)
             deadline = time.monotonic() + _LEAVING_SECONDS
             while self._me == 0 and len(self._left()) < self._count and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
-        _end(status)
+        finally:
+            _end(status)
 
     def _run(self) -> None:
         seen: dict[str, tuple[str, float]] = {}
@@ -223,13 +220,14 @@ class _Watch:
 
     def _follow(self, why: str, status: int | None) -> NoReturn:
         self._leaving.acquire()
-        line = f"error: {why}; start all {self._count} processes again, what was finished is kept"
-        print(line, file=sys.stderr)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._tell(why, LOST_EXIT_STATUS if status is None else status)
-        if self._me == 0:
-            time.sleep(3 * _BEAT_SECONDS)  # the store goes with this process; the others shall read it first
-        _end(LOST_EXIT_STATUS if status is None else status)
+        status = LOST_EXIT_STATUS if status is None else status
+        try:
+            _say(f"error: {why}; start all {self._count} processes again, what was finished is kept")
+            self._tell(why, status)
+            if self._me == 0:
+                time.sleep(3 * _BEAT_SECONDS)  # the store goes with this process; the others shall read it first
+        finally:
+            _end(status)
 
     def _tell(self, line: str, status: int) -> None:
         self._client.key_value_set(f"{_ROOM}/left/{self._me}", json.dumps([line, status]), allow_overwrite=True)
@@ -243,8 +241,13 @@ def _number(key: str) -> str:
     return key.rpartition("/")[2]
 
 
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may listen any more
+        print(line, file=sys.stderr, flush=True)
+
+
 def _end(status: int) -> NoReturn:
     """Ends this process at once: other threads may wait for a process that is gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     os._exit(status)

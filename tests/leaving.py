@@ -29,6 +29,9 @@ def main(index: int, port: int, kind: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         if kind == "error":
             raise UserError("the disk of process 1 is full; free space")
+        if kind == "unheard":
+            os.close(2)
+            raise UserError("nobody hears this")
         if kind == "defect":
             raise ZeroDivisionError("a defect")
         barrier("never met")

@@ -75,6 +75,12 @@ def test_error_of_one_process_is_told_by_the_other():
     assert len(first[2]) == 1 and "process 1 has left: the disk of process 1 is full" in first[2][0]
 
 
+def test_process_that_cannot_say_why_it_leaves_ends_the_other_all_the_same():
+    first, second = ended("unheard")
+    assert (first[0], second[0], second[2]) == (2, 2, [])
+    assert len(first[2]) == 1 and "process 1 has left: nobody hears this" in first[2][0]
+
+
 def test_defect_of_one_process_keeps_its_traceback_there():
     first, second = ended("defect")
     assert (first[0], second[0]) == (1, 1)

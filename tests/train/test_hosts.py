@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "sft": {"updates": 3},
     "prm": {"updates": 3},
     "rl": {"updates": 1},
-    "evaluate": {"samples": 2, "aspr_samples": 2, "hard_samples": 2},
+    "evaluate": {"samples": 2, "aspr_samples": 2, "hard_samples": 0},
 }
 
 
