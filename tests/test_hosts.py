@@ -16,7 +16,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.hosts import LOST_EXIT_STATUS, DistributedConfig, barrier, gather
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 60.0  # from start to end, of which most are to import JAX on a busy machine; nothing waits that long
+SECONDS = 90.0  # from start to end, of which most are to import JAX on a busy machine; nothing waits that long
 
 
 def ended(kind: str) -> list[tuple[int, str, list[str]]]:

@@ -100,7 +100,7 @@ def test_kill_of_one_process_ends_the_other_with_one_line(pair: Pair):
     assert (first.status, second.status) == (LOST_EXIT_STATUS, -signal.SIGKILL)
     [line] = [line for line in first.err.splitlines() if not line.startswith("[Gloo]")]
     assert line.startswith("error: process 1 is gone") and "start all 2 processes again" in line
-    assert pair.seconds < 2 * SILENCE_SECONDS
+    assert pair.seconds < 4 * SILENCE_SECONDS  # of which the processes of a busy machine need some to end
 
 
 def test_two_processes_go_on_from_the_last_finished_stage(pair: Pair):
