@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from o1coder_jax.mesh import ROWS, constrain
+from o1coder_jax.mesh import ROWS, constrain, dividing
 
 SCORES_BYTES = 64 * 2**20  # of a part's scores on one device
 LEAST_COLUMNS = 512  # fewer would starve matrix units, however many tokens there are
@@ -96,12 +96,12 @@ class _Parts:
     def __init__(self, hidden: Array, weight: Array, tied: bool):
         sizes = jax.sharding.get_abstract_mesh().shape
         vocabulary, width = weight.shape if tied else weight.shape[::-1]
-        self.slices = sizes.get("tensor", 1) if vocabulary % sizes.get("tensor", 1) == 0 else 1
+        over = dividing("tensor", vocabulary)
+        self.slices = sizes[over] if over else 1
         self.hidden, self.letters = hidden, "kcd" if tied else "dkc"
         self.axis = self.letters.index("c")
         self.length = vocabulary // self.slices  # columns of a slice
-        places = {"k": "tensor" if self.slices > 1 else None, "c": None}
-        places["d"] = "fsdp" if width % sizes.get("fsdp", 1) == 0 else None
+        places = {"k": over, "c": None, "d": dividing("fsdp", width)}
         self.split = [places[letter] for letter in self.letters]
         self.whole = [None if letter == "d" else places[letter] for letter in self.letters]
         shape = (self.slices, self.length, width) if tied else (width, self.slices, self.length)

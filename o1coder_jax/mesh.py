@@ -191,3 +191,9 @@ def shard_parameters(mesh: Mesh, weights: T) -> T:
 def constrain(x: Array, *axes: Any) -> Array:
     """How an array in a jitted function is split over the mesh that `jax.set_mesh` names; without one, nothing."""
     return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, P(*axes))
+
+
+def dividing(axis: str, size: int) -> str | None:
+    """The axis, where the mesh that `jax.set_mesh` names can split so many places over it evenly; else None."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return axis if axis in sizes and size % sizes[axis] == 0 else None

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from o1coder_jax import checkpoint
 from o1coder_jax import config as configuration
+from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
 from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate, row_shards
@@ -63,6 +64,7 @@ class Session:
         prepare_cpu(config.mesh)
         mesh = make_mesh(config.mesh)
         check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
+        kernel = kernel_for(config.model, mesh.devices.flat[0])
         # That only costs time; a full disk is said once, by what has to be written.
         warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
         jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
@@ -71,6 +73,9 @@ class Session:
             folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "sandbox.queue", "runs")
         ) as run:
             session = cls(config, run, mesh)
+            run.add_facts(attention=kernel)
+            if run.process == 0:
+                print(f"attention: {kernel} on {mesh.size} x {mesh.devices.flat[0].device_kind}", flush=True)
             try:
                 yield session
             finally:
