@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from o1coder_jax.mesh import ROWS
 from o1coder_jax.model_config import ModelConfig
 
 SPLASH_BLOCKS = (512, 256, 128)  # tokens of a block, the largest first that divides a row; 128 is a register's width
-Device = jax.Device | jax.sharding.AbstractDevice
+Device = Any  # `jax.Device`, or the `AbstractDevice` of a mesh: both have `platform` and `device_kind`
 Kernel = Callable[[Array, Array, Array, Array], Array]
 
 
@@ -45,8 +46,8 @@ def _cudnn_obstacle(config: ModelConfig, device: Device) -> str | None:
         return f"which needs an NVIDIA GPU, and this is {device.device_kind}"
     if config.dtype != "bfloat16":
         return f"which needs model.dtype bfloat16, and that is {config.dtype}"
-    here = jax.devices()[0]  # that of a mesh does not say it
-    capability = float(getattr(device, "compute_capability", None) or getattr(here, "compute_capability", "8.0"))
+    told = [getattr(one, "compute_capability", None) for one in (device, jax.devices()[0])]  # a mesh's does not tell
+    capability = float(next((one for one in told if one), "8.0"))
     largest = 256 if capability >= 9 else 128
     if capability < 8:
         return f"which needs compute capability 8.0, and {device.device_kind} has {capability}"
@@ -113,12 +114,12 @@ def _splash_kernel(heads: int, length: int, window: int | None, interpret: bool)
 
     size = next(block for block in SPLASH_BLOCKS if length % block == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
-    blocks = library.BlockSizes(**{f"block_{name}": size for name in names})
+    sizes: dict[str, Any] = {f"block_{name}": size for name in names}
     shape = (length, length)
     # A causal mask sees up to the token itself; of a window of n it sees the n - 1 before it, too.
     mask = library.CausalMask(shape) if window is None else library.LocalMask(shape, (window - 1, 0), 0)
     kernel = library.make_splash_mha_single_device(
-        library.MultiHeadMask([mask] * heads), block_sizes=blocks, interpret=interpret
+        library.MultiHeadMask([mask] * heads), block_sizes=library.BlockSizes(**sizes), interpret=interpret
     )
 
     def apply(q: Array, k: Array, v: Array, segments: Array) -> Array:

@@ -94,6 +94,14 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
     return shard_rows(mesh, tree)
 
 
+def own_slice(mesh: Mesh, rows: int) -> slice:
+    """Which of a batch's rows this process holds; `UserError` when they cannot be shared out evenly."""
+    parts, own = row_shards(mesh), own_shards(mesh)
+    if rows % parts:
+        raise UserError(f"a batch of {rows} rows cannot be split over {parts} devices; give a multiple of {parts} rows")
+    return slice(own.start * rows // parts, own.stop * rows // parts)
+
+
 def own_rows(mesh: Mesh, tree: Any) -> Any:
     """Host copies of arrays that are split over the row axes: the rows of this process's parts."""
     if not mesh.is_multi_process:

@@ -22,7 +22,7 @@ from o1coder_jax import config as configuration
 from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
-from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate, row_shards
+from o1coder_jax.mesh import make_mesh, own_slice, prepare_cpu, replicate, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
@@ -32,6 +32,8 @@ from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Outputs, Pool, Submission, submission_for
+from train.data import Example
+from train.kept import Kept
 from train.progress import Progress
 from train.run import Run, Stage
 
@@ -70,7 +72,10 @@ class Session:
         jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
         folder = Path(config.runs) / config.name
         with Run.open(
-            folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "sandbox.queue", "runs")
+            folder,
+            config,
+            fresh=fresh,
+            may_differ=("iterations", "checkpoint_every", "sandbox.workers", "sandbox.queue", "runs"),
         ) as run:
             session = cls(config, run, mesh)
             run.add_facts(attention=kernel)
@@ -227,6 +232,15 @@ class Session:
         model = self.new_model(value_head=value_head)
         return restore_model(self.run.checkpoint(name), model, self.tokenizer, self.mesh)
 
+    def own_slice(self, rows: int) -> slice:
+        """Which of a batch's rows this process holds."""
+        return own_slice(self.mesh, rows)
+
+    def kept(self, stage: Stage, name: str, examples: Sequence[Example]) -> Kept | None:
+        """Where a training of a stage under way keeps its state, if `checkpoint_every` asks for it."""
+        folder = self.run.folder / "underway" / stage.name / name
+        return Kept(folder, self.config.checkpoint_every, examples) if self.config.checkpoint_every else None
+
     def load_policy(self, name: str) -> Policy:
         graph, weights, print_of = self.load_model(name)
         return Policy(graph, weights, self.tokenizer, print_of)
@@ -306,11 +320,11 @@ class StageName:
         return f"{self.iteration:03d}-{stage}"
 
 
-def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float | None]], None]:
     """Reports updates to the metrics, their names prefixed, and moves the bar."""
     seen = 0
 
-    def report(update: int, metrics: dict[str, float]) -> None:
+    def report(update: int, metrics: dict[str, float | None]) -> None:
         nonlocal seen
         stage.log(update, **{prefix + name: value for name, value in metrics.items()})
         bar.advance(update - seen, f"loss {metrics['loss']:.3f}")

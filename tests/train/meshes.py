@@ -7,6 +7,8 @@ process it also saves a checkpoint on one mesh and restores it on the others.
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from o1coder_jax import checkpoint, losses
-from o1coder_jax.mesh import MeshConfig, make_mesh, parameter_shardings, shard_parameters
+from o1coder_jax.mesh import MeshConfig, make_mesh, own_slice, parameter_shardings, shard_parameters
 from o1coder_jax.transformer import ModelConfig
 from tests.tiny import decoder, one_device
 from train.data import HostBatch
@@ -55,18 +57,31 @@ def descended(mesh: Mesh) -> dict[str, Any]:
 
     with jax.set_mesh(mesh):
         places = parameter_shardings(mesh, weights)
-        step = jax.jit(update, out_shardings=(None, places, places))
-        found = step(shard_parameters(mesh, weights), split_rows(mesh, batch()))
+        own = {name: rows[own_slice(mesh, 8)] for name, rows in batch().items()}
+        given = shard_parameters(mesh, weights), split_rows(mesh, own)
+        step = jax.jit(update, out_shardings=(None, places, places)).lower(*given).compile()
+        found = step(*given)
     loss, gradient, after = found
     read = multihost_utils.process_allgather if mesh.is_multi_process else lambda tree, tiled: jax.device_get(tree)
-    return {"loss": float(loss), "gradient": read(gradient, tiled=True), "after": read(after, tiled=True)}
+    return {
+        "loss": float(loss),
+        "gradient": read(gradient, tiled=True),
+        "after": read(after, tiled=True),
+        "gathered": largest_gathered(step.as_text()),
+    }
+
+
+def largest_gathered(program: str) -> int:
+    """Elements of the largest array that a compiled program gathers from several devices."""
+    shapes = re.findall(r"= \w+\[([\d,]*)\][^ ]* all-gather(?:-start)?\(", program)
+    return max((math.prod(map(int, shape.split(","))) for shape in shapes), default=0)
 
 
 def apart(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
     def largest(a: Any, b: Any) -> float:
         return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)))
 
-    return {name: largest(found[name], expected[name]) for name in expected}
+    return {name: largest(found[name], expected[name]) for name in ("loss", "gradient", "after")}
 
 
 def restored(folder: Path, kept: Mesh, other: Mesh) -> bool:
@@ -92,7 +107,8 @@ def main(folder: Path, index: int, count: int, port: int) -> None:
     expected = descended(alone)
     made = {name: make_mesh(MeshConfig(*sizes)) for name, sizes in (MESHES if count == 1 else ACROSS).items()}
     for name, mesh in made.items():
-        report[name] = apart(descended(mesh), expected)
+        found = descended(mesh)
+        report[name] = apart(found, expected) | {"gathered": found["gathered"]}
         if count == 1:
             report[name]["restored"] = restored(folder, made["2x2x2"], mesh)
     json.dump(report, sys.stdout)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.meshes import ACROSS, DEVICES, MESHES
+from tests.train.meshes import ACROSS, DEVICES, MESHES, MODEL, VOCABULARY
 from tests.train.world import ENVIRONMENT, ROOT
 
 
@@ -61,6 +61,13 @@ def test_any_mesh_of_eight_computes_what_one_device_does(alone: dict[str, Any], 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_what_one_mesh_saved_another_restores_bit_by_bit(alone: dict[str, Any], mesh: str):
     assert alone[mesh]["restored"]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_nothing_larger_than_a_matrix_is_gathered(alone: dict[str, Any], mesh: str):
+    """Neither the stacked layers nor what the rows' states are: 1,536 numbers; and nothing where only rows are split."""
+    largest = max(MODEL.width * MODEL.mlp_width, VOCABULARY * MODEL.width)
+    assert alone[mesh]["gathered"] <= (0 if mesh == "8x1x1" else largest)
 
 
 def test_two_processes_with_four_devices_compute_the_same(tmp_path: Path):
