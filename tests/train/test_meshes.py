@@ -65,7 +65,7 @@ def test_what_one_mesh_saved_another_restores_bit_by_bit(alone: dict[str, Any], 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_nothing_larger_than_a_matrix_is_gathered(alone: dict[str, Any], mesh: str):
-    """Neither the stacked layers nor what the rows' states are: 1,536 numbers; and nothing where only rows are split."""
+    """Neither the stacked layers nor the states of all rows (1,536 numbers); nothing where only rows are split."""
     largest = max(MODEL.width * MODEL.mlp_width, VOCABULARY * MODEL.width)
     assert alone[mesh]["gathered"] <= (0 if mesh == "8x1x1" else largest)
 
