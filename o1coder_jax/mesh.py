@@ -135,6 +135,14 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
     return shard_rows(mesh, tree)
 
 
+def own_slice(mesh: Mesh, rows: int) -> slice:
+    """Which of a batch's rows this process holds; `UserError` when they cannot be shared out evenly."""
+    parts, own = row_shards(mesh), own_shards(mesh)
+    if rows % parts:
+        raise UserError(f"a batch of {rows} rows cannot be split over {parts} devices; give a multiple of {parts} rows")
+    return slice(own.start * rows // parts, own.stop * rows // parts)
+
+
 def own_rows(mesh: Mesh, tree: Any) -> Any:
     """Host copies of arrays that are split over the row axes: the rows of this process's parts."""
     if not mesh.is_multi_process:
@@ -236,3 +244,9 @@ def shard_parameters(mesh: Mesh, weights: T) -> T:
 def constrain(x: Array, *axes: Any) -> Array:
     """How an array in a jitted function is split over the mesh that `jax.set_mesh` names; without one, nothing."""
     return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, P(*axes))
+
+
+def dividing(axis: str, size: int) -> str | None:
+    """The axis, where the mesh that `jax.set_mesh` names can split so many places over it evenly; else None."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return axis if axis in sizes and size % sizes[axis] == 0 else None

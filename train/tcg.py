@@ -22,7 +22,16 @@ from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Problem, TestCase
 from sandbox.pool import Submission
-from train.data import BatchConfig, Example, HostBatch, example, fitting, packed_batches, padded_batch
+from train.data import (
+    BatchConfig,
+    Example,
+    HostBatch,
+    chosen_batches,
+    example,
+    fitting,
+    packed_batches,
+    padded_batch,
+)
 from train.programs import sample_programs
 from train.session import Session, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit, sequence_scores
@@ -231,8 +240,9 @@ def run(session: Session) -> None:
             updates=config.sft_updates,
         )
         with stage.progress(config.sft_updates, "SFT updates") as bar:
-            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg")
-            fit(sft, batches, report=reporter(stage, bar, "sft_"))
+            own = session.own_slice(config.batch.rows)
+            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg", own=own)
+            fit(sft, batches, report=reporter(stage, bar, "sft_"), kept=session.kept(stage, "sft", examples))
         session.save_model("tcg-sft", sft.weights)
 
         pairs = dpo_pairs(session, session.parts.training, rng)
@@ -243,16 +253,20 @@ def run(session: Session) -> None:
             Objective.of(losses.dpo, beta=config.beta, sft_weight=config.dpo_sft_weight),
             config.dpo_optimizer,
             session.mesh,
-            updates=config.dpo_updates if pairs else 0,
+            updates=config.dpo_updates,
         )
 
-        def pair_batches() -> Any:
-            while True:
-                batch = dpo_batch(rng.choices(pairs, k=config.dpo_pairs), config)
-                yield batch | {"reference": sequence_scores(base.graph, sft.weights, batch, session.mesh)}
+        own = session.own_slice(2 * config.dpo_pairs)
 
-        with stage.progress(config.dpo_updates, "DPO updates") as bar:
-            fit(dpo, pair_batches(), report=reporter(stage, bar, "dpo_"))
+        def referred(numbers: Sequence[int]) -> HostBatch:
+            batch = {name: rows[own] for name, rows in dpo_batch([pairs[i] for i in numbers], config).items()}
+            return batch | {"reference": sequence_scores(base.graph, sft.weights, batch, session.mesh)}
+
+        if pairs:
+            batches = chosen_batches(len(pairs), config.dpo_pairs, referred, seed=session.config.seed)
+            kept = session.kept(stage, "dpo", [one for pair in pairs for one in pair])
+            with stage.progress(config.dpo_updates, "DPO updates") as bar:
+                fit(dpo, batches, report=reporter(stage, bar, "dpo_"), kept=kept)
         stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights)}
 
         problems = session.parts.heldout[: config.judged_problems]
