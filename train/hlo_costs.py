@@ -139,12 +139,14 @@ class _Counting:
             return 0.0
         if opcode == "custom-call" and any(f'"{name}"' in instruction.attributes for name in _NOTHING_MOVES):
             return 0.0
-        if opcode.endswith("-start"):
-            # The result names the operands, too; what is written is all that is no operand.
+        if opcode in ("copy-start", "slice-start"):
+            target = instruction.shapes[opcode == "slice-start"]  # (target, source, ..) and ((source), target, ..)
+            source = computation.shape(instruction.operands[0])
+            return target.bytes * ((target.memory == 0) + (source.memory == 0))
+        if opcode.endswith("-start"):  # of a collective; the result may name the operands, too
             read = sum(_main(computation, name) for name in instruction.operands)
-            shapes = [s for s in instruction.shapes if s.memory == 0 and s.dims]
-            written = max(sum(s.bytes for s in shapes) - read, 0.0)
-            return written + (written if opcode == "slice-start" and written else min(read, _largest(instruction)))
+            named = sum(s.bytes for s in instruction.shapes if s.memory == 0)
+            return max(named, 2 * read) if opcode == "all-reduce-start" else max(named, read)
         written = sum(s.bytes for s in instruction.shapes if s.memory == 0)
         if opcode == "fusion":
             inner = self.module.computations[instruction.called("calls")[0]]
@@ -199,10 +201,6 @@ def _main(computation: Computation, name: str) -> float:
     """Bytes in main memory of an instruction's result."""
     found = computation.instructions.get(name)
     return sum(s.bytes for s in found.shapes if s.memory == 0) if found else 0.0
-
-
-def _largest(instruction: Instruction) -> float:
-    return max((s.bytes for s in instruction.shapes), default=0.0)
 
 
 def dot_flops(computation: Computation, dot: Instruction) -> float:

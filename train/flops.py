@@ -1,0 +1,92 @@
+"""How many floating-point operations a step should take, by formula: 2 per multiplication with addition.
+
+A parameter in a matrix product costs 2 per token forward and 4 backward, so 6 N in training (Kaplan et al., arXiv
+2001.08361, section 2.1); attention adds 4 H E S per token and layer forward, all S keys, since masked scores are computed,
+too. What the backward pass computes again is no work of the model's: it counts as executed, not towards MFU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from o1coder_jax.attention import BLOCK, WHOLE
+from o1coder_jax.model_config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one call of a step, on all chips together.
+
+    Attributes:
+      tokens: that go through the model.
+      products: FLOPs with parameters; `attention`: of queries with keys and of weights with values.
+      again: FLOPs that are done a second time, to save memory.
+    """
+
+    tokens: int
+    products: float
+    attention: float
+    again: float = 0.0
+
+    @property
+    def model(self) -> float:
+        """What the model asks for: the numerator of MFU."""
+        return self.products + self.attention
+
+    @property
+    def executed(self) -> float:
+        return self.model + self.again
+
+
+def block_parameters(config: ModelConfig) -> int:
+    """Parameters in the products of all layers."""
+    c = config
+    attention = 2 * c.width * c.heads * c.head_size + 2 * c.width * c.kv_heads * c.head_size
+    return c.layers * (attention + 3 * c.width * c.mlp_width)
+
+
+def _meeting(config: ModelConfig) -> int:
+    """FLOPs of one query and one key, in all layers and heads, forward."""
+    return 4 * config.layers * config.heads * config.head_size
+
+
+def training_work(config: ModelConfig, vocab_size: int, *, rows: int, length: int, vocabulary: bool) -> Work:
+    """Of an update on a batch (rows, length).
+
+    Args:
+      vocabulary: the loss reads log-probabilities, whose logits are computed again; otherwise a scalar head, which
+        costs nothing to speak of.
+    """
+    tokens, block = rows * length, block_parameters(config)
+    head = config.width * vocab_size if vocabulary else 0
+    attention = _meeting(config) * rows * length**2
+    again = 2.0 * head * tokens
+    if length > WHOLE and length % BLOCK == 0:
+        again += attention / 2  # a block's scores, see o1coder_jax/attention.py
+    if config.rematerialize == "dots":
+        again += attention
+    elif config.rematerialize == "layers":  # all but the last product of a layer, whose result no gradient needs
+        again += 2.0 * (block - config.layers * config.width * config.mlp_width) * tokens + attention
+    return Work(tokens, 6.0 * (block + head) * tokens, 3.0 * attention, again)
+
+
+def reading_work(config: ModelConfig, *, rows: int, length: int, before: int) -> Work:
+    """Of reading (rows, length) tokens, each after `before` places; no logits."""
+    tokens = rows * length
+    met = rows * length * (before + length)
+    return Work(tokens, 2.0 * block_parameters(config) * tokens, float(_meeting(config) * met))
+
+
+def wave_work(
+    config: ModelConfig, vocab_size: int, *, rows: int, paths: int, width: int, openings: int, steps: int, path: int, own: int
+) -> Work:
+    """Of a wave: so many paths of `path` places are opened, then `steps` tokens decoded in every row.
+
+    Args:
+      paths, width: queries are laid out by path and lane, so paths * width of them meet the paths' keys.
+      own: places of a row's own tokens.
+    """
+    weights = block_parameters(config) + config.width * vocab_size
+    tokens = openings + rows * steps
+    met = openings * (path + 1) + steps * (paths * width * path + rows * (own + 1))
+    return Work(tokens, 2.0 * weights * tokens, float(_meeting(config) * met))
