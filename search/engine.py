@@ -155,7 +155,9 @@ def keep(pages: Pages, rows: Rows, which: Int[Array, "D A"], places: Int[Array, 
 
     def part(pages: Pages, rows: Rows, which: Array, places: Array) -> Pages:
         tokens = places.shape[1]
-        keys, values = (tuple(layer[which, :tokens] for layer in cache) for cache in (rows.keys, rows.values))
+        keys, values = (
+            tuple(layer[..., which, :tokens, :, :] for layer in cache) for cache in (rows.keys, rows.values)
+        )
         return paging.write(pages, places, keys, values)
 
     return jax.vmap(part)(pages, rows, which, places)
@@ -244,7 +246,8 @@ def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page
     number = jnp.arange(len(plan.slot))
 
     def put(old: Array, whole: Array, last: Array) -> Array:
-        return old.at[plan.slot].set(whole.at[number, plan.last_path_place].set(last[:, 0], mode="drop"), mode="drop")
+        whole = whole.at[..., number, plan.last_path_place, :, :].set(last[..., 0, :, :], mode="drop")
+        return old.at[..., plan.slot, :, :, :].set(whole, mode="drop")
 
     prefix = paths.prefix
     valid = before.valid.at[number, plan.last_path_place].set(True, mode="drop")
