@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
 import re
@@ -30,7 +31,8 @@ class Chip:
     """One accelerator as its maker describes it.
 
     Attributes:
-      memory: bytes of HBM.
+      memory: bytes of HBM that a program can have: what libtpu's compiler allows; of a GPU 92 % of what its driver
+        shows (with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92; JAX takes 75 % by itself).
       flops: peak bf16 FLOP/s, dense.
       bandwidth: of the HBM, bytes/s.
       links: bytes/s that the chip can send to its neighbours over all links together, one way.
@@ -47,16 +49,16 @@ class Chip:
 
 # TPUs: cloud.google.com/tpu/docs, system architecture of v4, v5e and v5p; links one way from "How to Scale Your Model",
 # jax-ml.github.io/scaling-book/tpus, 45 GB/s (v4, v5e) and 90 GB/s (v5p) each, two an axis.
-# GPUs: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200; NVLink 3 (600 GB/s) and 4 (900 GB/s), half of it one way.
+# GPUs: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200; NVLink 3 (600 GB/s) and 4 (900 GB/s), half one way.
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 32 * GIB, 275e12, 1.2e12, 6 * 45e9, 3),
-        Chip("v5e", 16 * GIB, 197e12, 0.82e12, 4 * 45e9, 2),
-        Chip("v5p", 95 * GIB, 459e12, 2.765e12, 6 * 90e9, 3),
-        Chip("a100", 80e9, 312e12, 2.039e12, 300e9, 0),
-        Chip("h100", 80e9, 989e12, 3.35e12, 450e9, 0),
-        Chip("h200", 141e9, 989e12, 4.8e12, 450e9, 0),
+        Chip("v4", 30.75 * GIB, 275e12, 1.2e12, 6 * 45e9, 3),
+        Chip("v5e", 15.75 * GIB, 197e12, 0.82e12, 4 * 45e9, 2),
+        Chip("v5p", 95.74 * GIB, 459e12, 2.765e12, 6 * 90e9, 3),
+        Chip("a100", 0.92 * 80 * GIB, 312e12, 2.039e12, 300e9, 0),
+        Chip("h100", 0.92 * 79.6 * GIB, 989e12, 3.35e12, 450e9, 0),
+        Chip("h200", 0.92 * 140.4 * GIB, 989e12, 4.8e12, 450e9, 0),
     )
 }
 
@@ -130,19 +132,17 @@ def _tpu_devices(topology: Topology) -> Any:
     options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name != "v5e" else {}
     host = [min(size, 2) for size in topology.shape[:2]]
     options["chips_per_host_bounds"] = (*host, 1)
+    name = f"{topology.chip.name}:{'x'.join(map(str, topology.shape))}"
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            f"there is no libtpu to compile for {name}; install it into an environment of its own: {INSTALL}"
+        )
     try:
         with quiet_stderr():
-            return topologies.get_topology_desc(
-                topology_name=f"{topology.chip.name}:{'x'.join(map(str, topology.shape))}", platform="tpu", **options
-            ).devices
-    except Exception as error:  # noqa: BLE001 - the library raises whatever it likes
-        if "libtpu" in str(error).lower() or isinstance(error, ImportError):
-            raise UserError(f"no libtpu here ({_first_line(error)}); install it into an environment: {INSTALL}") from error
-        raise UserError(f"libtpu refuses {topology.text}: {_first_line(error)}; choose another shape") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200]
+            return topologies.get_topology_desc(topology_name=name, platform="tpu", **options).devices
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise UserError(f"libtpu refuses {name}: {reason}; choose another shape") from error
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """How many floating-point operations a step should take, by formula: 2 per multiplication with addition.
 
 A parameter in a matrix product costs 2 per token forward and 4 backward, so 6 N in training (Kaplan et al., arXiv
-2001.08361, section 2.1); attention adds 4 H E S per token and layer forward, all S keys, since masked scores are computed,
-too. What the backward pass computes again is no work of the model's: it counts as executed, not towards MFU.
+2001.08361, section 2.1); attention adds 4 H E S per token and layer forward, all S keys, since masked scores are
+computed, too. What the backward pass computes again is no work of the model's: it counts as executed, not towards MFU.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o1coder_jax.attention import BLOCK, WHOLE
+from o1coder_jax.losses import CHUNK
 from o1coder_jax.model_config import ModelConfig
 
 
@@ -70,6 +71,30 @@ def training_work(config: ModelConfig, vocab_size: int, *, rows: int, length: in
     return Work(tokens, 6.0 * (block + head) * tokens, 3.0 * attention, again)
 
 
+def activation_bytes(
+    config: ModelConfig, vocab_size: int, *, rows: int, length: int, tensor: int, weights: float, microbatches: int
+) -> float:
+    """Bytes on a chip that an update needs beside weights and moments, roughly; for devices without a compiler here.
+
+    What the layers keep for the backward pass (by `rematerialize`), one layer's work, a chunk of logits with its
+    gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the activations.
+
+    Args:
+      rows: of one microbatch on the chip; `tensor`: parts of heads, MLP and vocabulary; `weights`: bytes on the chip.
+    """
+    c, tokens, size = config, rows * length, 2 if config.dtype == "bfloat16" else 4
+    inner = (c.heads + 2 * c.kv_heads) * c.head_size + 3 * c.mlp_width
+    queries = length if length <= WHOLE or length % BLOCK else BLOCK
+    scores = rows * c.heads * queries * length * (4 + size) / tensor
+    whole = tokens * (6 * c.width + 2 * inner / tensor) * size + scores  # of one layer
+    dots = tokens * (3 * c.width + (inner - c.mlp_width) / tensor) * size
+    kept = {"none": whole, "dots": dots, "layers": tokens * c.width * size}[c.rematerialize]
+    logits = 3 * 4 * min(tokens, max(CHUNK, rows)) * vocab_size / tensor
+    gradients = weights * (1 if microbatches == 1 else 2)
+    copies = weights * size / 4 + 2 * block_parameters(c) / c.layers / tensor * size if size < 4 else 0.0
+    return c.layers * kept + whole + logits + gradients + copies
+
+
 def reading_work(config: ModelConfig, *, rows: int, length: int, before: int) -> Work:
     """Of reading (rows, length) tokens, each after `before` places; no logits."""
     tokens = rows * length
@@ -78,7 +103,16 @@ def reading_work(config: ModelConfig, *, rows: int, length: int, before: int) ->
 
 
 def wave_work(
-    config: ModelConfig, vocab_size: int, *, rows: int, paths: int, width: int, openings: int, steps: int, path: int, own: int
+    config: ModelConfig,
+    vocab_size: int,
+    *,
+    rows: int,
+    paths: int,
+    width: int,
+    openings: int,
+    steps: int,
+    path: int,
+    own: int,
 ) -> Work:
     """Of a wave: so many paths of `path` places are opened, then `steps` tokens decoded in every row.
 

@@ -1,8 +1,8 @@
 """What a compiled program costs one device: FLOPs, bytes of main memory, collectives; loops times their trip counts.
 
 XLA's own `cost_analysis` counts a loop's body once, so it says little of a program that scans its layers.
-FLOPs are those of matrix products (dots and convolutions, 2 per multiplication with addition); bytes are read and written
-where a fusion begins and ends, slices by what they touch, buffers on the chip not at all.
+FLOPs are those of matrix products (dots and convolutions, 2 per multiplication with addition); bytes are read and
+written where a fusion begins and ends, slices by what they touch, buffers on the chip not at all.
 """
 
 from __future__ import annotations
