@@ -1,7 +1,7 @@
 """Proves a configuration on a pod before anyone pays for one.
 
-    python -m train.plan --config configs/paper-v4-32.yaml --topology v4:2x2x4
-    python -m train.plan --config configs/paper-8gpu.yaml --topology h100:8
+    python -m train.plan --config configs/paper-v4-32.yaml --tcg configs/paper-tcg.yaml --topology v4:2x2x4
+    python -m train.plan --config configs/paper-8gpu.yaml --tcg configs/paper-tcg.yaml --topology h100:8
 
 Compiles every update and the search's functions ahead of time for that topology, on any CPU machine and without
 allocating an array, and prints memory by kind against the chip's, FLOPs, traffic and collectives with loops multiplied
@@ -28,7 +28,7 @@ from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.mesh import arrange
 from train.chips import Topology, devices_of, parse_topology
-from train.config import Config
+from train.config import Config, load_config
 from train.plan_program import Program, Role
 from train.plan_report import compiled, show, to_json
 from train.plan_search import search_programs
@@ -38,22 +38,30 @@ DOES_NOT_FIT_EXIT_STATUS = 1
 WIDTH = 170  # columns where the output is no terminal
 
 
-def programs(config: Config, mesh: Mesh) -> Iterator[Program]:
-    """All that a round of the loop runs on the devices."""
+def programs(config: Config, mesh: Mesh, tcg_base: Config | None = None) -> Iterator[Program]:
+    """All that a round of the loop runs on the devices; the TCG has the shape of `tcg_base`, or of the policy."""
     vocab = config.tokenizer.vocab_size
     policy, reward = Role(config.model, vocab), Role(config.model, vocab, value_head=True)
-    tcg = policy
+    base = tcg_base or config
+    tcg = Role(base.model, base.tokenizer.vocab_size)
     yield from training_programs(config, policy, reward, tcg, mesh)
     yield from search_programs(config.search.resolved(), policy, reward, mesh)
 
 
-def plan(config: Config, topology: Topology, *, only: Sequence[str] = (), out: Path | None = None) -> int:
+def plan(
+    config: Config,
+    topology: Topology,
+    *,
+    tcg_base: Config | None = None,
+    only: Sequence[str] = (),
+    out: Path | None = None,
+) -> int:
     """Compiles, prints, and returns the exit status."""
     mesh = arrange(config.mesh, devices_of(topology))
-    chosen = [p for p in programs(config, mesh) if not only or p.name in only]
-    if not chosen:
-        known = ", ".join(p.name for p in programs(config, mesh))
-        raise UserError(f"--only {','.join(only)} names no program; there are: {known}")
+    known = {program.name: program for program in programs(config, mesh, tcg_base)}
+    if unknown := [name for name in only if name not in known]:
+        raise UserError(f"--only {unknown[0]} names no program; there are: {', '.join(known)}")
+    chosen = [known[name] for name in only or known]
     results = []
     for program in chosen:
         print(f"compiling {program.name} for {topology.text} ...", file=sys.stderr, flush=True)
@@ -69,6 +77,7 @@ def main() -> int:
     """The command."""
     flags = {
         "topology": Flag(str, "", "chips to plan for: v4:2x2x4, v5e:4x4, v5p:2x2x2, or GPUs as h100:8"),
+        "tcg": Flag(str, "", "a configuration whose model and vocabulary the TCG has; the policy's when it is empty"),
         "only": Flag(str, "", "programs to plan, separated by commas, as sft,rl; all when it is empty"),
         "out": Flag(str, "", "a JSON file for the plan"),
     }
@@ -81,8 +90,10 @@ def main() -> int:
     jax.config.update("jax_platforms", "cpu")
     if topology.estimated:
         jax.config.update("jax_num_cpu_devices", topology.chips)
+    tcg_base = load_config(options["tcg"]) if options["tcg"] else None
     only = [name.strip() for name in options["only"].split(",") if name.strip()]
-    return plan(config, topology, only=only, out=Path(options["out"]) if options["out"] else None)
+    out = Path(options["out"]) if options["out"] else None
+    return plan(config, topology, tcg_base=tcg_base, only=only, out=out)
 
 
 if __name__ == "__main__":

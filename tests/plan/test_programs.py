@@ -129,7 +129,9 @@ def test_compiler_that_runs_out_of_memory_is_a_plan_that_does_not_fit():
 
 
 def test_only_names_programs():
-    with pytest.raises(UserError, match="names no program; there are: tcg sft, tcg dpo, sft, prm, rl, search read"):
+    with pytest.raises(
+        UserError, match="--only sfd names no program; there are: tcg sft, tcg dpo, sft, prm, rl, search read"
+    ):
         plan(small_config(), CPU, only=["sfd"])
 
 
