@@ -146,14 +146,17 @@ def _tpu_devices(topology: Topology) -> Any:
 
 
 @contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keeps what native code writes to stderr to itself, unless an exception passes."""
+def quiet_stderr() -> Iterator[list[str]]:
+    """Keeps from the terminal what native code writes to stderr; the list holds its lines afterwards."""
+    lines: list[str] = []
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as heard:
         os.dup2(heard.fileno(), 2)
         try:
-            yield
+            yield lines
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+            heard.seek(0)
+            lines += heard.read().decode("utf-8", "replace").splitlines()

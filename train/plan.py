@@ -1,7 +1,7 @@
 """Proves a configuration on a pod before anyone pays for one.
 
-    python -m train.plan --config configs/paper-v4-32.yaml --tcg configs/paper-tcg.yaml --topology v4:2x2x4
-    python -m train.plan --config configs/paper-8gpu.yaml --tcg configs/paper-tcg.yaml --topology h100:8
+    python -m train.plan --config configs/paper-v4-32.yaml --tcg_base configs/paper-tcg.yaml --topology v4:2x2x4
+    python -m train.plan --config configs/paper-8gpu.yaml --tcg_base configs/paper-tcg.yaml --topology h100:8
 
 Compiles every update and the search's functions ahead of time for that topology, on any CPU machine and without
 allocating an array, and prints memory by kind against the chip's, FLOPs, traffic and collectives with loops multiplied
@@ -66,10 +66,10 @@ def plan(
     for program in chosen:
         print(f"compiling {program.name} for {topology.text} ...", file=sys.stderr, flush=True)
         results.append(compiled(program, topology))
+        if out is not None:  # after each: compiling takes minutes
+            out.write_text(json.dumps(to_json(results, topology), indent=1) + "\n", encoding="utf-8")
     console = rich.console.Console() if sys.stdout.isatty() else rich.console.Console(width=WIDTH)
     show(results, topology, console)
-    if out is not None:
-        out.write_text(json.dumps(to_json(results, topology), indent=1) + "\n", encoding="utf-8")
     return 0 if all(result.fits(topology.chip) for result in results) else DOES_NOT_FIT_EXIT_STATUS
 
 
@@ -77,7 +77,9 @@ def main() -> int:
     """The command."""
     flags = {
         "topology": Flag(str, "", "chips to plan for: v4:2x2x4, v5e:4x4, v5p:2x2x2, or GPUs as h100:8"),
-        "tcg": Flag(str, "", "a configuration whose model and vocabulary the TCG has; the policy's when it is empty"),
+        "tcg_base": Flag(
+            str, "", "a configuration whose model and vocabulary the TCG has; the policy's when it is empty"
+        ),
         "only": Flag(str, "", "programs to plan, separated by commas, as sft,rl; all when it is empty"),
         "out": Flag(str, "", "a JSON file for the plan"),
     }
@@ -86,11 +88,11 @@ def main() -> int:
     if not options["topology"]:
         raise UserError("--topology is not given; write it as --topology v4:2x2x4")
     topology = parse_topology(options["topology"])
+    tcg_base = load_config(options["tcg_base"]) if options["tcg_base"] else None
     os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu compiles, and nothing runs
     jax.config.update("jax_platforms", "cpu")
     if topology.estimated:
         jax.config.update("jax_num_cpu_devices", topology.chips)
-    tcg_base = load_config(options["tcg"]) if options["tcg"] else None
     only = [name.strip() for name in options["only"].split(",") if name.strip()]
     out = Path(options["out"]) if options["out"] else None
     return plan(config, topology, tcg_base=tcg_base, only=only, out=out)

@@ -20,6 +20,7 @@ from train.plan_program import INPUTS, KINDS, OTHERS, SCRATCH, Program
 from train.roofline import Roofline
 
 _NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT])\)|Used ([\d.]+)([KMGT]) of")
+_REPLICATED = "Involuntary full rematerialization"
 _UNIT = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 
 
@@ -31,12 +32,14 @@ class Result:
       memory: bytes on a chip, by kind.
       costs: of one chip; None where the compiler gave up for want of memory.
       seconds: that compiling took.
+      replicated: arrays that the partitioner moves to another layout by giving all of it to every device.
     """
 
     program: Program
     memory: dict[str, float]
     costs: Costs | None
     seconds: float = 0.0
+    replicated: int = 0
 
     @property
     def needed(self) -> float:
@@ -51,14 +54,15 @@ def compiled(program: Program, topology: Topology) -> Result:
     began = time.monotonic()
     held = dict(program.held) | {OTHERS: program.others}
     try:
-        with quiet_stderr():
+        with quiet_stderr() as said:
             done = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Result(program, held | {SCRATCH: _needed(str(error))}, None, time.monotonic() - began)
     costs = count_costs(parse_hlo(done.as_text() or ""), topology.chips)
-    return Result(program, _memory(program, done, topology), costs, time.monotonic() - began)
+    replicated = sum(_REPLICATED in line for line in said)
+    return Result(program, _memory(program, done, topology), costs, time.monotonic() - began, replicated)
 
 
 def _needed(message: str) -> float:
@@ -113,6 +117,7 @@ def _program_json(result: Result, topology: Topology) -> dict[str, Any]:
         "bytes": result.costs.bytes,
         "bytes_sent": result.costs.sent,
         "unknown_loops": result.costs.unknown_loops,
+        "replicated_arrays": result.replicated,
         "bound_seconds": {"compute": roof.compute, "memory": roof.memory, "links": roof.links},
         "mfu_at_bound": round(roof.mfu(program.work.model, topology.chips, chip), 4),
         "collectives": [
@@ -141,6 +146,8 @@ def show(results: Sequence[Result], topology: Topology, console: rich.console.Co
     for result in results:
         if result.costs is not None and result.costs.unknown_loops:
             console.print(f"{result.program.name}: {result.costs.unknown_loops} loops of unknown length counted once")
+        if result.replicated:
+            console.print(f"{result.program.name}: {result.replicated} arrays change layout by way of full copies")
         if not result.fits(chip):
             console.print(_advice(result, chip), highlight=False, markup=False)
 
