@@ -93,6 +93,7 @@ def main() -> int:
     jax.config.update("jax_platforms", "cpu")
     if topology.estimated:
         jax.config.update("jax_num_cpu_devices", topology.chips)
+        jax.config.update("jax_disable_most_optimizations", True)  # of machine code, which nothing will run
     only = [name.strip() for name in options["only"].split(",") if name.strip()]
     out = Path(options["out"]) if options["out"] else None
     return plan(config, topology, tcg_base=tcg_base, only=only, out=out)

@@ -59,11 +59,12 @@ def training_program(
     others: float = 0.0,
 ) -> Program:
     """One objective's update; `UserError` when the mesh cannot share the batch's rows."""
-    unit = row_shards(mesh) * optimizer.microbatches
+    shapes, parts, taken = _batch_shapes(objective, batch), row_shards(mesh), optimizer.microbatches
+    unit = parts if taken == 1 else parts * taken * (2 if "valid" in shapes else 1)  # as train.step.split_rows
     if batch.rows % unit:
         raise UserError(
-            f"{name}: {batch.rows} rows cannot be shared by {row_shards(mesh)} parts of the mesh in "
-            f"{optimizer.microbatches} microbatches; make them a multiple of {unit}"
+            f"{name}: {batch.rows} rows cannot be shared by {parts} parts of the mesh in {taken} microbatches; "
+            f"make them a multiple of {unit}"
         )
     graph, weights = training_weights(role, mesh)
     trained, frozen = nnx.split_state(weights, nnx.Param, ...)
@@ -73,7 +74,7 @@ def training_program(
     counter: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     state = TrainState(trained, moments, counter)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
-    rows = placed(_batch_shapes(objective, batch), NamedSharding(mesh, P(ROWS)))
+    rows = placed(shapes, NamedSharding(mesh, P(ROWS)))
 
     def lower() -> jax.stages.Lowered:
         leaves, structure = jax.tree.flatten(state)
@@ -97,11 +98,11 @@ def training_program(
         scratch=activation_bytes(
             role.config,
             role.vocab_size if not role.value_head else 0,
-            rows=batch.rows // unit,
+            rows=batch.rows // (parts * taken),
             length=batch.length,
             tensor=mesh.shape["tensor"],
             weights=chip_bytes(weights),
-            microbatches=optimizer.microbatches,
+            microbatches=taken,
         ),
     )
 
