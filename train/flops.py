@@ -95,6 +95,27 @@ def activation_bytes(
     return c.layers * kept + whole + logits + gradients + copies
 
 
+def layer_traffic(config: ModelConfig, *, tokens: int, tensor: int) -> float:
+    """Bytes that a chip moves in one pass over all layers, roughly: weights once, each activation out and back."""
+    c, size = config, 2 if config.dtype == "bfloat16" else 4
+    inner = (c.heads + 2 * c.kv_heads) * c.head_size + 3 * c.mlp_width
+    return size * (block_parameters(c) / tensor + 2 * c.layers * tokens * (6 * c.width + inner / tensor))
+
+
+def training_traffic(
+    config: ModelConfig, vocab_size: int, *, tokens: int, tensor: int, weights: float, microbatches: int
+) -> float:
+    """Bytes that a chip moves in an update, roughly: three passes (four where layers are computed again) over each
+    microbatch, logits, and the optimiser's reading of four arrays and writing of three.
+
+    Args:
+      tokens: on the chip, in all microbatches; `weights`: bytes on the chip.
+    """
+    passes = 3 if config.rematerialize == "none" else 4
+    one = layer_traffic(config, tokens=tokens // microbatches, tensor=tensor)
+    return passes * microbatches * one + 4 * 4 * tokens * vocab_size / tensor + 7 * weights
+
+
 def reading_work(config: ModelConfig, *, rows: int, length: int, before: int) -> Work:
     """Of reading (rows, length) tokens, each after `before` places; no logits."""
     tokens = rows * length

@@ -44,7 +44,8 @@ class Program:
       lower: traces it.
       smaller: settings that would make it need less memory.
       others: bytes on each chip of other models (and their pages) that lie there meanwhile.
-      scratch: bytes on each chip of activations and gradients by formula, for where no compiler says.
+      scratch: bytes on each chip of activations and gradients by formula, for where no compiler says; `traffic`: bytes
+        that each chip moves, likewise.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Program:
     smaller: Sequence[str]
     others: float = 0.0
     scratch: float | None = None
+    traffic: float | None = None
 
 
 def chip_bytes(tree: Any) -> float:

@@ -61,6 +61,8 @@ def compiled(program: Program, topology: Topology) -> Result:
             raise
         return Result(program, held | {SCRATCH: _needed(str(error))}, None, time.monotonic() - began)
     costs = count_costs(parse_hlo(done.as_text() or ""), topology.chips)
+    if topology.estimated and program.traffic is not None:
+        costs.bytes = program.traffic
     replicated = sum(_REPLICATED in line for line in said)
     return Result(program, _memory(program, done, topology), costs, time.monotonic() - began, replicated)
 

@@ -18,7 +18,7 @@ from search import engine
 from search.config import SearchConfig
 from search.device import empty_plan, empty_reading
 from search.engine import Plan, Sizes
-from train.flops import reading_work, wave_work
+from train.flops import layer_traffic, reading_work, wave_work
 from train.plan_program import PAGES, PARAMETERS, ROWS, Program, Role, chip_bytes, placed, sampling_weights
 
 SMALLER = ("a larger mesh.tensor", "fewer search.pages", "fewer search.slots", "a shorter search.code_tokens")
@@ -80,6 +80,7 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
         lambda: reading(engine.read, graph, weights, sizes.prompts, prompts),
         SMALLER,
         own[ROWS] + sum(rated.values()),
+        traffic=layer_traffic(policy.config, tokens=sizes.prompts * prompts, tensor=mesh.shape["tensor"]),
     )
     yield Program(
         "search wave",
@@ -99,6 +100,8 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
         lower_wave,
         SMALLER,
         sum(rated.values()),
+        # Each step reads the weights, and the keys and values of all paths and rows.
+        traffic=config.wave_steps * (own[PARAMETERS] + own[ROWS]),
     )
     if rates:
         yield Program(
@@ -109,4 +112,7 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
             lambda: reading(engine.rate, rater, rater_weights, sizes.turnover, config.code_tokens),
             SMALLER,
             sum(own.values()),
+            traffic=layer_traffic(
+                reward.config, tokens=sizes.turnover * config.code_tokens, tensor=mesh.shape["tensor"]
+            ),
         )

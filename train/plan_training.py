@@ -17,7 +17,7 @@ from o1coder_jax.mesh import ROWS, parameter_shardings, row_shards
 from o1coder_jax.transformer import parameter_count
 from train.config import Config
 from train.data import BatchConfig, round_up
-from train.flops import activation_bytes, training_work
+from train.flops import activation_bytes, training_traffic, training_work
 from train.plan_program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
 from train.rl import LENGTH_BUCKET
 from train.step import Objective, OptimizerConfig, TrainState, jitted_step
@@ -100,6 +100,14 @@ def training_program(
             role.vocab_size if not role.value_head else 0,
             rows=batch.rows // (parts * taken),
             length=batch.length,
+            tensor=mesh.shape["tensor"],
+            weights=chip_bytes(weights),
+            microbatches=taken,
+        ),
+        traffic=training_traffic(
+            role.config,
+            role.vocab_size if not role.value_head else 0,
+            tokens=batch.rows * batch.length // parts,
             tensor=mesh.shape["tensor"],
             weights=chip_bytes(weights),
             microbatches=taken,
