@@ -66,7 +66,11 @@ def keep_compiled(folder: Path) -> None:
 
 def make_mesh(config: MeshConfig) -> Mesh:
     """Arranges all devices; sizes that do not divide them are refused with a suggestion."""
-    devices = jax.devices()
+    return arrange(config, np.array(jax.devices()))
+
+
+def arrange(config: MeshConfig, devices: np.ndarray) -> Mesh:
+    """A mesh of these devices, which need not be there: a plan compiles for those of another machine."""
     rest = config.fsdp * config.tensor
     data = len(devices) // rest if config.data == -1 else config.data
     if data * rest != len(devices):
@@ -74,7 +78,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh {data} x {config.fsdp} x {config.tensor} (data x fsdp x tensor) does not use the "
             f"{len(devices)} devices; set mesh.data to -1 and fsdp * tensor to a divisor of {len(devices)}"
         )
-    return Mesh(np.array(devices).reshape(data, config.fsdp, config.tensor), AXES)
+    return Mesh(devices.reshape(data, config.fsdp, config.tensor), AXES)
 
 
 def row_shards(mesh: Mesh) -> int:
