@@ -10,6 +10,8 @@ from o1coder_jax.attention_kernels import cudnn, splash
 
 BLOCK = 512  # queries whose scores exist at the same time
 WHOLE = 1024  # up to so many tokens the scores of a row exist at the same time
+PARTS, LEAST = 8, 64  # a row of up to WHOLE tokens is taken in so many parts, of so many queries at least
+NEGATIVE = -1e30  # masked score: finite, as no row of a softmax may be empty
 
 
 def segment_mask(
@@ -50,13 +52,45 @@ def attention(
     if kernel == "cudnn":
         return cudnn(q, k, v, segment_mask(segments, window))
     if length <= WHOLE or length % BLOCK:
-        return jax.nn.dot_product_attention(q, k, v, mask=segment_mask(segments, window))
+        starts = range(0, length, max(LEAST, -(-length // PARTS)))
+        seen = [
+            _block(q, k[:, :end], v[:, :end], segments[:, :end], window, start, end - start)
+            for start, end in zip(starts, [*starts[1:], length], strict=True)
+        ]  # later keys: none may see them
+        return jnp.concatenate(seen, axis=1)
 
     @jax.checkpoint
     def block(start: Array) -> Array:
-        part = jax.lax.dynamic_slice_in_dim(q, start, BLOCK, axis=1)
-        mask = segment_mask(segments, window, start=start, queries=BLOCK)
-        return jax.nn.dot_product_attention(part, k, v, mask=mask)
+        return _block(q, k, v, segments, window, start, BLOCK)
 
     parts = jax.lax.map(block, jnp.arange(0, length, BLOCK))
     return jnp.moveaxis(parts, 0, 1).reshape(q.shape)
+
+
+def _block(
+    q: Array, k: Array, v: Array, segments: Array, window: Array | None, start: Array | int, count: int
+) -> Float[Array, "B Q H E"]:
+    """`count` queries from `start` on against all given keys."""
+    asking = jax.lax.dynamic_slice_in_dim(q, start, count, axis=1)
+    return meet(asking, k, v, segment_mask(segments, window, start=start, queries=count))
+
+
+def meet(
+    q: Float[Array, "B Q H E"], k: Float[Array, "B S G E"], v: Float[Array, "B S G E"], mask: Bool[Array, "B 1 Q S"]
+) -> Float[Array, "B Q H E"]:
+    """softmax(q k / sqrt(E)) v where the mask is true, scores and softmax in float32.
+
+    The queries that share a key head are the rows of one matrix, so scores are never transposed; and the softmax
+    divides what comes out rather than the scores. Both are for CPUs, where `jax.nn.dot_product_attention` moves scores
+    about for longer than its products take.
+    """
+    rows, queries, heads, size = q.shape
+    groups = k.shape[2]
+    asking = q.reshape(rows, queries, groups, -1, size).transpose(0, 2, 3, 1, 4).reshape(rows, groups, -1, size)
+    scores = jnp.einsum("bgqe,bkge->bgqk", asking, k, preferred_element_type=jnp.float32) * size**-0.5
+    scores = scores.reshape(rows, groups, -1, queries, k.shape[1])
+    scores = jnp.where(mask[:, :, None], scores, NEGATIVE).reshape(rows, groups, -1, k.shape[1])
+    weight = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    out = jnp.einsum("bgqk,bkge->bgqe", weight.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    out = (out / jnp.sum(weight, axis=-1, keepdims=True)).astype(q.dtype)
+    return out.reshape(rows, groups, -1, queries, size).transpose(0, 3, 1, 2, 4).reshape(q.shape)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from o1coder_jax.attention import meet
 from o1coder_jax.rows import Header, Paths, Prefix, Rows
 from o1coder_jax.sampling import draw, uniforms
 from o1coder_jax.stopping import Stops, begins, ends
@@ -67,7 +68,7 @@ def read_on(
             keys, values = jnp.concatenate([cache[0], k], axis=1), jnp.concatenate([cache[1], v], axis=1)
             key_positions = jnp.concatenate([prefix_positions(prefix), positions], axis=1)
         seen = mask if window is None else mask & (positions[:, :, None] - key_positions[:, None, :] < window)
-        return jax.nn.dot_product_attention(q, keys, values, mask=seen[:, None]), (k, v)
+        return meet(q, keys, values, seen[:, None]), (k, v)
 
     cache = None if prefix is None else [*zip(prefix.keys, prefix.values, strict=True)]
     hidden, kept = model.hidden(tokens, positions, attend, cache)
@@ -213,6 +214,9 @@ def _decode_one(
     row = jnp.arange(count)
     said = None if rows.said is None else rows.said.at[row, drawn].max(going)
 
+    # Written after all reading, or the compiler copies every cache at every step.
+    old_keys, old_values, kept = jax.lax.optimization_barrier((rows.keys, rows.values, kept))
+
     def put(cache: Array, new: Array) -> Array:
         return cache.at[..., row, fed, :, :].set(new, mode="drop")
 
@@ -223,7 +227,7 @@ def _decode_one(
         length=length,
         done=rows.done | ends(stops, stop) | (length >= capacity),
         stop=stop,
-        keys=tuple(put(old, k) for (k, _), old in zip(kept, rows.keys, strict=True)),
-        values=tuple(put(old, v) for (_, v), old in zip(kept, rows.values, strict=True)),
+        keys=tuple(put(old, k) for (k, _), old in zip(kept, old_keys, strict=True)),
+        values=tuple(put(old, v) for (_, v), old in zip(kept, old_values, strict=True)),
         said=said,
     )

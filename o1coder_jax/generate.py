@@ -23,6 +23,7 @@ from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 
 CHUNK_STEPS = 16  # decode steps between two looks at which rows are done
+_folded = jax.jit(fold)
 PROMPT_BUCKET = 64  # prompts are padded to a multiple of this, so few shapes are compiled
 
 
@@ -80,17 +81,18 @@ def generate(
     ends = replicate(mesh, stops)
     settings = replicate(mesh, sampling.arrays())
     base = np.tile(np.asarray(seed_for(*seed)), (len(prompts), 1))
-    keys = np.asarray(fold(jnp.asarray(base), jnp.arange(len(prompts))))
+    keys = np.asarray(_folded(base, np.arange(len(prompts))))
     out: list[list[Sample]] = [[] for _ in prompts]
     for chosen in _chunks(order, group):
         width = -(-max(len(prompts[i]) for i in chosen) // PROMPT_BUCKET) * PROMPT_BUCKET
         tokens = np.zeros((group, width), np.int32)
         length = np.ones(group, np.int32)
-        seeds = np.zeros((group, samples, 2), np.uint32)
+        own = np.zeros((group, samples, 2), np.uint32)
         for row, index in enumerate(chosen):
             tokens[row, : len(prompts[index])] = prompts[index]
             length[row] = len(prompts[index])
-            seeds[row] = np.asarray(fold(jnp.asarray(np.tile(keys[index], (samples, 1))), jnp.arange(samples)))
+            own[row] = keys[index]
+        seeds = np.asarray(_folded(own.reshape(-1, 2), np.tile(np.arange(samples), group))).reshape(own.shape)
         batch = [x.reshape(shards, group // shards, *x.shape[1:]) for x in (tokens, length, seeds)]
         paths, running = start_batch(
             graph,

@@ -39,13 +39,19 @@ def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) ->
     return (x32 * scale).astype(x.dtype)
 
 
-def rotate(
-    x: Float[Array, "B S N E"], positions: Int[Array, "B S"], frequencies: Float[np.ndarray, " F"]
-) -> Float[Array, "B S N E"]:
-    """Rotary positions (arXiv 2104.09864), halves convention of the Hugging Face checkpoints."""
-    half = x.shape[-1] // 2
+Turn = tuple[Array, Array]  # cosines and sines of the rotary angles, (B, S, 1, F) each
+
+
+def turn_at(positions: Int[Array, "B S"], frequencies: Float[np.ndarray, " F"]) -> Turn:
+    """Rotary angles of positions: computed once for all layers, not inside whatever the compiler fuses them with."""
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+
+
+def rotate(x: Float[Array, "B S N E"], turn: Turn) -> Float[Array, "B S N E"]:
+    """Rotary positions (arXiv 2104.09864), halves convention of the Hugging Face checkpoints."""
+    cos, sin = turn
+    half = x.shape[-1] // 2
     first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
@@ -75,7 +81,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B S D"],
-        positions: Int[Array, "B S"],
+        turn: Turn,
         attend: Callable[..., tuple[Array, Any]],
         dropout: UInt32[Array, "B 2"] | None = None,
     ) -> tuple[Float[Array, "B S D"], Any]:
@@ -89,12 +95,17 @@ class Block(nnx.Module):
         if c.qk_norm:
             q = rms_norm(q, self.query_norm[...], c.norm_eps)
             k = rms_norm(k, self.key_norm[...], c.norm_eps)
-        frequencies = c.frequencies()
-        attended, kept = attend(rotate(q, positions, frequencies), rotate(k, positions, frequencies), v)
+        attended, kept = attend(rotate(q, turn), rotate(k, turn), v)
         x = x + self.output(attended.reshape(*x.shape[:2], c.heads, c.head_size), seed(3))
         h = rms_norm(x, self.mlp_norm[...], c.norm_eps)
-        gated = jax.nn.silu(self.gate(h, seed(4))) * self.up(h, seed(5))
+        gated = gate(self.gate(h, seed(4)), self.up(h, seed(5)))
         return x + self.down(gated, seed(6)), kept
+
+
+@jax.checkpoint
+def gate(gate: Float[Array, "B S F"], up: Float[Array, "B S F"]) -> Float[Array, "B S F"]:
+    """SwiGLU's product (arXiv 2002.05202); its gradient needs no more than what comes in."""
+    return jax.nn.silu(gate) * up
 
 
 class Transformer(nnx.Module):
@@ -152,6 +163,7 @@ class Transformer(nnx.Module):
         graph, weights = nnx.split(self.blocks)
         weights = jax.tree.map(self._cast, weights)  # before the layers: what they gather is of the smaller dtype
         x = constrain(self._embedded(tokens), ROWS, None, None)
+        turn = turn_at(positions, c.frequencies())
         windows = c.windows()
         numbers = None if dropout is None else jnp.arange(c.layers, dtype=jnp.uint32)
 
@@ -162,7 +174,7 @@ class Transformer(nnx.Module):
                 return attend(layer_cache, q, k, v, window)
 
             seeds = None if dropout is None else dropout ^ (number * np.uint32(0x9E3779B9))
-            x, out = nnx.merge(graph, layer_weights)(x, positions, meet, seeds)
+            x, out = nnx.merge(graph, layer_weights)(x, turn, meet, seeds)
             return constrain(x, ROWS, None, None), out
 
         layer = _rematerialized(layer, c.rematerialize)
