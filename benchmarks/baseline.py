@@ -30,8 +30,8 @@ AGREEMENT = 1e-4  # the largest difference of the logits that is taken for the s
 MISSING = "needs torch and transformers (python -m pip install torch transformers) in the interpreter of --torch-python"
 
 
-def qwen3(model: Transformer) -> dict[str, np.ndarray]:
-    """The weights under the names of transformers' Qwen3."""
+def llama_form(model: Transformer) -> dict[str, np.ndarray]:
+    """The weights under the names of transformers' Llama, or with norms of queries and keys those of its Qwen3."""
 
     def array(value: Any) -> np.ndarray:
         return np.asarray(value[...], np.float32)
@@ -45,7 +45,8 @@ def qwen3(model: Transformer) -> dict[str, np.ndarray]:
     into |= {"mlp.gate_proj": blocks.gate.weight, "mlp.up_proj": blocks.up.weight}
     back = {"self_attn.o_proj": blocks.output.weight, "mlp.down_proj": blocks.down.weight}
     norms = {"input_layernorm": blocks.attention_norm, "post_attention_layernorm": blocks.mlp_norm}
-    norms |= {"self_attn.q_norm": blocks.query_norm, "self_attn.k_norm": blocks.key_norm}
+    if model.config.qk_norm:
+        norms |= {"self_attn.q_norm": blocks.query_norm, "self_attn.k_norm": blocks.key_norm}
     for i in range(layers):
         named = {name: array(weight)[i].reshape(width, -1).T for name, weight in into.items()}
         named |= {name: array(weight)[i].reshape(-1, width).T for name, weight in back.items()}
@@ -64,7 +65,7 @@ def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: Sea
         lambda: model.logits(model.read(tokens, jnp.arange(48)[None], jnp.ones_like(tokens)))  # once
     )()
     check = {"check.tokens": np.asarray(tokens), "check.logits": np.asarray(logits)}
-    np.savez(folder / "weights.npz", **qwen3(model), **check)  # type: ignore[arg-type]
+    np.savez(folder / "weights.npz", **llama_form(model), **check)  # type: ignore[arg-type]
     about = {
         "model": {
             "vocab_size": model.vocab_size,

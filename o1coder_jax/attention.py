@@ -84,7 +84,7 @@ def meet(
     divides what comes out rather than the scores. Both are for CPUs, where `jax.nn.dot_product_attention` moves scores
     about for longer than its products take.
     """
-    rows, queries, heads, size = q.shape
+    rows, queries, _, size = q.shape
     groups = k.shape[2]
     asking = q.reshape(rows, queries, groups, -1, size).transpose(0, 2, 3, 1, 4).reshape(rows, groups, -1, size)
     scores = jnp.einsum("bgqe,bkge->bgqk", asking, k, preferred_element_type=jnp.float32) * size**-0.5

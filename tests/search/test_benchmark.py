@@ -93,7 +93,7 @@ def test_a_missing_figure_does_not_meet_its_bound():
 def test_weights_take_the_names_and_shapes_of_the_other_side():
     policy = scripted.policy()
     model = nnx.merge(policy.graph, policy.weights)
-    found = baseline.qwen3(model)
+    found = baseline.llama_form(model)
     c, first = model.config, "model.layers.0."
     assert len(found) == 3 + 11 * c.layers
     assert found[f"{first}self_attn.o_proj.weight"].shape == (c.width, c.heads * c.head_size)

@@ -2,18 +2,19 @@
 
 Runs in an interpreter that has torch and transformers (they are no dependency of ours), and imports nothing of ours:
 
-    TORCH_PYTHON benchmarks/torch_models.py FOLDER
+    TORCH_PYTHON benchmarks/model_torch.py FOLDER
 
 FOLDER holds `model.json` (a Llama configuration and the sizes of the work) and `weights.npz` (weights and tokens). The
-first line that it writes is the largest difference of its logits from those in `weights.npz`, and its versions; then it
-answers each line `train KIND THREADS COUNT` or `generate KIND THREADS COUNT` with the tokens that it processed and the
-last loss (0 for generation).
+first line that it writes is the largest difference of its logits from those in `weights.npz`, and its versions. Then it
+answers each line `train KIND COUNT` or `generate KIND COUNT` with the tokens that it processed, the seconds of CPU time
+that it took and the first batch's loss (0 for generation).
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,13 @@ class Rival:
         return float((logits - self.inputs["input.logits"]).abs().max())
 
     def train(self, kind: str, count: int) -> tuple[int, float]:
-        """Updates of AdamW with the gradient's norm clipped, as ours; KIND is ATTENTION-OPTIMIZER."""
+        """Updates of AdamW with the gradient's norm clipped, as ours; KIND is ATTENTION-OPTIMIZER-PARTS-THREADS.
+
+        A batch is taken in PARTS, whose gradients are added.
+        """
         torch, settings = self.torch, self.work["optimizer"]
-        attention, form = kind.split("-")
+        attention, form, parts, threads = kind.split("-")
+        torch.set_num_threads(int(threads))
         model = self.models[attention].train()
         if kind not in self.optimizers:
             self.optimizers[kind] = torch.optim.AdamW(
@@ -65,23 +70,24 @@ class Rival:
             )
         optimizer = self.optimizers[kind]
         tokens = self.inputs["input.train"].long()
-        loss = torch.zeros(())
+        first = None
         for _ in range(count):
             optimizer.zero_grad(set_to_none=True)
-            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-            loss.backward()
+            for rows in tokens.chunk(int(parts)):
+                loss = model(input_ids=rows, labels=rows, use_cache=False).loss / int(parts)
+                loss.backward()
+                first = loss.detach() if first is None else first
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
             optimizer.step()
-        return count * tokens.numel(), float(loss)
+        return count * tokens.numel(), float(first) * int(parts)
 
     def generate(self, kind: str, count: int) -> tuple[int, float]:
-        """Batches of sampled answers of one length; KIND is ATTENTION-CACHE."""
-        attention, cache = kind.split("-")
+        """Batches of sampled answers of one length; KIND is ATTENTION-CACHE-THREADS."""
+        attention, cache, threads = kind.split("-")
+        self.torch.set_num_threads(int(threads))
         tokens = self.inputs["input.prompts"].long()
         model, new = self.models[attention].eval(), self.work["new_tokens"]
-        options = {} if cache == "dynamic" else {"cache_implementation": "static"}
-        if cache == "static":
-            options["disable_compile"] = True
+        options = {} if cache == "dynamic" else {"cache_implementation": "static", "disable_compile": cache == "static"}
         with self.torch.no_grad():
             for _ in range(count):
                 out = model.generate(
@@ -90,7 +96,6 @@ class Rival:
                     do_sample=True,
                     temperature=1.0,
                     top_k=0,
-                    min_new_tokens=None,
                     max_new_tokens=new,
                     eos_token_id=None,
                     pad_token_id=0,
@@ -104,10 +109,10 @@ def main() -> None:
     rival = Rival(Path(sys.argv[1]))
     print(rival.difference(), rival.versions, flush=True)
     for line in sys.stdin:
-        what, kind, threads, count = line.split()
-        rival.torch.set_num_threads(int(threads))
+        what, kind, count = line.split()
+        before = time.process_time()
         tokens, loss = (rival.train if what == "train" else rival.generate)(kind, int(count))
-        print(tokens, loss, flush=True)
+        print(tokens, time.process_time() - before, loss, flush=True)
 
 
 if __name__ == "__main__":
