@@ -71,7 +71,8 @@ def read_on(
         return meet(q, keys, values, seen[:, None]), (k, v)
 
     cache = None if prefix is None else [*zip(prefix.keys, prefix.values, strict=True)]
-    hidden, kept = model.hidden(tokens, positions, attend, cache)
+    places = length + (0 if prefix is None else prefix.valid.shape[1])
+    hidden, kept = model.hidden(tokens, positions, attend, cache, places=places)
     return hidden, Prefix(tuple(k for k, _ in kept), tuple(v for _, v in kept), valid)
 
 
@@ -202,7 +203,7 @@ def _decode_one(
         return (out / total[..., None]).astype(q.dtype).reshape(q.shape), (k, v)
 
     cache = [*zip(cached, rows.keys, rows.values, strict=True)]
-    hidden, kept = model.hidden(token, positions, attend, cache)
+    hidden, kept = model.hidden(token, positions, attend, cache, places=valid.shape[1] + capacity)
     number = uniforms(rows.seeds, rows.length)
     scores = model.logits(hidden[:, 0])
     drawn, log_probability = draw(scores, number, settings, truncated=truncated, said=rows.said)

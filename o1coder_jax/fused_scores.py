@@ -132,7 +132,9 @@ class _Parts:
         return constrain(self._product(f"bskc,{self.letters}->bsd", of_scores, self.part(start)), ROWS, None, None)
 
     def weight_gradient(self, of_scores: Array) -> Array:
-        part = self._product(f"bskc,bsd->{self.letters}", of_scores, self.hidden)
+        # Written so that neither side is transposed for the product: the scores are the larger one.
+        part = self._product("bsd,bskc->dkc", self.hidden, of_scores)
+        part = jnp.moveaxis(part, 0, 2) if self.letters == "kcd" else part
         return constrain(part.astype(self.weight.dtype), *self.split)
 
     @staticmethod
