@@ -77,7 +77,8 @@ def activation_bytes(
     """Bytes on a chip that an update needs beside weights and moments, roughly; for devices without a compiler here.
 
     What the layers keep for the backward pass (by `rematerialize`), one layer's work, the scores of a part of the
-    vocabulary with their gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the activations.
+    vocabulary with their gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the
+    activations.
 
     Args:
       rows: of one microbatch on the chip; `tensor`: parts of heads, MLP and vocabulary; `weights`: bytes on the chip.
