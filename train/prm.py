@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -147,7 +148,8 @@ def score_sequences(
         chosen = order[start : start + rows]
         length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
         batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
-        scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
+        with jax.set_mesh(mesh):
+            scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
         for row, index in enumerate(chosen):
             out[index] = scores[row, : len(sequences[index])]
     return out

@@ -287,12 +287,14 @@ def _scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: Batch, score:
 
 def sequence_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """`losses.sequence_scores` of this process's rows: (B,)."""
-    return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores)))
+    with jax.set_mesh(mesh):
+        return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores)))
 
 
 def token_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """log p of every token of this process's rows: (B, S)."""
-    return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0]))
+    with jax.set_mesh(mesh):
+        return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0]))
 
 
 def replicate_scalars(mesh: Mesh, state: TrainState) -> TrainState:
