@@ -153,7 +153,11 @@ RULES: dict[str, P] = {
     "embedding": P("tensor", "fsdp"),
     "projection": P("fsdp", "tensor"),
 }
-PARTS_OF_LINEAR = ("weight", "bias", "lora_a", "lora_b")
+# A packed weight has its blocks on the last axis, and its codes one axis more, within a block: both lie as it would.
+_WEIGHTS = {name: rule for name, rule in RULES.items() if name.endswith(".weight")}
+RULES |= {name.replace("weight", "scales"): rule for name, rule in _WEIGHTS.items()}
+RULES |= {name.replace("weight", "codes"): P(*rule, None) for name, rule in _WEIGHTS.items()}
+PARTS_OF_LINEAR = ("weight", "codes", "scales", "bias", "lora_a", "lora_b")
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:

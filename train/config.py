@@ -16,6 +16,7 @@ from sandbox.pool import SandboxConfig
 from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
+from train.policy import PolicyConfig
 from train.prm import PRMConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
@@ -43,6 +44,7 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     tcg: TCGConfig = field(default_factory=TCGConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
