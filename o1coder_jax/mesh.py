@@ -94,6 +94,26 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
     return shard_rows(mesh, tree)
 
 
+def shard_own_caches(mesh: Mesh, tree: T) -> T:
+    """As `shard_own_rows`; keys and values (D, ..., heads, head size) are split over `tensor` by their heads, too.
+
+    That is how the products that make them leave them: a cache that began otherwise would be moved, and whatever reads
+    it compiled, a second time.
+    """
+
+    def put(path: tuple[Any, ...], x: Any) -> Any:
+        names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
+        if not names & {"keys", "values"}:
+            return shard_own_rows(mesh, x)
+        heads = "tensor" if x.shape[-2] % mesh.shape["tensor"] == 0 else None
+        split = NamedSharding(mesh, P(ROWS, *[None] * (x.ndim - 3), heads, None))
+        if mesh.is_multi_process:
+            return jax.make_array_from_process_local_data(split, np.asarray(x))
+        return jax.device_put(x, split)
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
 def own_rows(mesh: Mesh, tree: Any) -> Any:
     """Host copies of arrays that are split over the row axes: the rows of this process's parts."""
     if not mesh.is_multi_process:
