@@ -7,6 +7,7 @@ the checkpoint of its base, in the same folder, with the base's fingerprint.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
@@ -158,8 +159,12 @@ class Store:
         return print_of
 
     def release(self) -> None:
-        """Forgets the bases, so that they leave the device with the last model that uses them."""
+        """Forgets the bases, so that they leave the device with the last model that uses them.
+
+        Models refer to themselves: their arrays stay until such cycles are collected, which knows no device's memory.
+        """
         self.bases.clear()
+        gc.collect()
 
     def _facts(self, name: str) -> dict[str, Any]:
         path = self.folder / name

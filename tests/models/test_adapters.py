@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,11 +15,15 @@ from flax import nnx
 
 from o1coder_jax import losses
 from o1coder_jax.adapters import AdapterConfig, adapt, attach, dropout_of, freeze, merged, trained
+from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError
 from o1coder_jax.nf4 import pack_layers, unpack
 from o1coder_jax.transformer import parameter_count
 from tests.tiny import SHAPE, VOCAB, decoder, forward
+from train.config import Config
 from train.step import dropout_seeds
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, VOCAB, (2, 8)))
 EVERY = AdapterConfig(rank=2, alpha=6.0, targets=("*",))
@@ -200,3 +205,35 @@ def test_every_row_of_every_update_has_a_seed_of_its_own():
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], complaint: str):
     with pytest.raises(UserError, match=complaint):
         AdapterConfig(**settings)
+
+
+# The paper's recipes.
+
+
+def recipe(role: str) -> tuple[AdapterConfig, Any]:
+    """The adapter and the optimiser of a role in the configuration that is laid over the embedded one."""
+    over = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("tiny", f"paper-{role}")]
+    section = getattr(parse(Config, over), role)
+    assert section.adapter is not None
+    return section.adapter, section.optimizer
+
+
+def test_recipe_of_the_generator_is_rank_1_on_all_projections_of_a_packed_base():
+    adapter, optimizer = recipe("tcg")
+    assert (adapter.rank, len(adapter.names), adapter.base, optimizer.learning_rate) == (1, 7, "nf4", 5e-4)
+    _, weights = attach(*plain(), adapter, jax.random.key(0))
+    assert len(jax.tree.leaves(trained(weights))) == 14
+
+
+def test_recipe_of_the_reward_model_is_rank_8_on_queries_and_values():
+    adapter, _ = recipe("prm")
+    assert (adapter.rank, adapter.names) == (8, ["query", "value"])
+    _, weights = attach(*plain(value_head=True), adapter, jax.random.key(0))
+    assert len(jax.tree.leaves(trained(weights))) == 6
+
+
+def test_adapters_are_settings_of_all_three_roles():
+    given = [f"--{role}.adapter.rank=3" for role in ("policy", "prm", "tcg")]
+    config = parse(Config, given)
+    assert [role.adapter for role in (config.policy, config.prm, config.tcg)] == [AdapterConfig(rank=3)] * 3
+    assert parse(Config, []).policy.adapter is None

@@ -43,10 +43,15 @@ def test_answers_are_those_of_one_device(report, mesh):
     assert report[mesh]["answers"]
 
 
-@pytest.mark.parametrize("mesh", ["data", "fsdp"])
+@pytest.mark.parametrize("mesh", MESHES)
 def test_trees_are_those_of_one_device(report, mesh):
-    """With a copy of the policy on each device, and with its parameters split."""
     assert report[mesh]["trees"]
+
+
+@pytest.mark.parametrize(("mesh", "collectives"), [("data", []), ("fsdp", []), ("tensor", ["all-reduce"])])
+def test_a_wave_has_no_collective_but_the_sums_of_split_products(report, mesh, collectives):
+    """No device waits for one that holds other rows, wherever training keeps its parameters."""
+    assert report[mesh]["collectives"] == collectives
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -78,6 +83,11 @@ def test_parameters_are_split_as_their_rule_says(report, mesh, halved):
         ("value.weight", (2, 16, 3, 8), P(None, "fsdp", None, None)),
         ("gate.lora_a", (2, 16, 3), P(None, "fsdp", None)),
         ("value", (16,), P()),
+        ("gate.codes", (2, 16, 4, 32), P(None, "fsdp", "tensor", None)),
+        ("gate.scales", (2, 16, 4), P(None, "fsdp", "tensor")),
+        ("down.codes", (2, 64, 3, 32), P(None, "tensor", None, None)),
+        ("down.scales", (2, 64, 3), P(None, "tensor", None)),
+        ("output.codes", (2, 4, 8, 4, 8), P(None, "tensor", None, "fsdp", None)),
         ("attention_norm", (2, 16), P()),
         ("count", (), P()),
     ],

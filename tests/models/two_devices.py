@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,22 +17,28 @@ from jax.sharding import Mesh
 
 from o1coder_jax import losses
 from o1coder_jax.generate import generate
-from o1coder_jax.mesh import MeshConfig, make_mesh, parameter_name, replicate, row_shards, shard_parameters, shard_rows
+from o1coder_jax.mesh import MeshConfig, make_mesh, parameter_name, row_shards, shard_parameters, shard_rows
+from o1coder_jax.sampler import sampler_weights
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.stopping import stop_ids
+from search import engine
 from tests.search.scripted import grown, policy
 from tests.tiny import SHAPE, VOCAB, decoder, one_device
 
 MESHES = {"data": MeshConfig(), "fsdp": MeshConfig(fsdp=2), "tensor": MeshConfig(tensor=2)}
 SMALL = dataclasses.replace(SHAPE, layers=1)
+COLLECTIVES = r"(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
 PROMPTS = [[5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8], [6, 6], [9, 8, 7]]
 
 
+def sampler(mesh: Mesh, graph: Any, weights: Any) -> tuple[Any, Any]:
+    """Weights as a session brings them from training's layout to the sampler."""
+    return sampler_weights(graph, shard_parameters(mesh, weights), mesh)
+
+
 def answers(mesh: Mesh) -> list[list[list[int]]]:
-    graph, weights = nnx.split(decoder(SMALL, VOCAB + 1))
     drawn = generate(
-        graph,
-        shard_parameters(mesh, weights),
+        *sampler(mesh, *nnx.split(decoder(SMALL, VOCAB + 1))),
         PROMPTS,
         samples=2,
         stops=stop_ids(VOCAB + 1, (2,)),
@@ -42,14 +51,35 @@ def answers(mesh: Mesh) -> list[list[list[int]]]:
     return [[list(sample.tokens) for sample in samples] for samples in drawn]
 
 
-def trees(mesh: Mesh, *, sharded: bool) -> list[list[Any]]:
+def trees(mesh: Mesh) -> list[list[Any]]:
     coder = policy()
-    coder = dataclasses.replace(coder, weights=(shard_parameters if sharded else replicate)(mesh, coder.weights))
-    found = grown(policy=coder, mesh=mesh)
+    graph, weights = sampler(mesh, coder.graph, coder.weights)
+    found = grown(policy=dataclasses.replace(coder, graph=graph, weights=weights), mesh=mesh)
     return [
         [name, [[node.parent, node.tokens, node.ended, node.visits, node.value] for node in tree.nodes]]
         for name, tree in sorted(found.items())
     ]
+
+
+@contextlib.contextmanager
+def compiled_waves() -> Iterator[dict[str, set[str]]]:
+    """What the waves run in the meantime are compiled to: by the places of their arguments, the collectives."""
+    original, found = engine.wave, {}
+
+    def wave(*arguments: Any, **settings: Any) -> Any:
+        places = str([leaf.sharding for leaf in jax.tree.leaves(arguments)])
+        if places not in found:
+            text = original.lower(*arguments, **settings).compile().as_text()
+            found[places] = set(
+                re.findall(r"(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)", text)
+            )
+        return original(*arguments, **settings)
+
+    engine.wave = wave  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        engine.wave = original
 
 
 def loss_and_gradient(mesh: Mesh) -> tuple[float, Any]:
@@ -79,7 +109,7 @@ def split_share(mesh: Mesh) -> dict[str, float]:
 
 def main() -> None:
     single = one_device()
-    expected = answers(single), trees(single, sharded=False), loss_and_gradient(single)
+    expected = answers(single), trees(single), loss_and_gradient(single)
     report: dict[str, Any] = {"devices": len(jax.devices())}
     for name, config in MESHES.items():
         mesh = make_mesh(config)
@@ -93,8 +123,9 @@ def main() -> None:
         }
         if name != "fsdp":
             report[name]["answers"] = answers(mesh) == expected[0]
-        if name != "tensor":
-            report[name]["trees"] = trees(mesh, sharded=name == "fsdp") == expected[1]
+        with compiled_waves() as found:
+            report[name]["trees"] = trees(mesh) == expected[1]
+        report[name]["collectives"] = sorted(set().union(*found.values()))
     json.dump(report, sys.stdout)
 
 
