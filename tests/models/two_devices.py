@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax import losses
+from o1coder_jax.adapters import AdapterConfig, attach, trained
 from o1coder_jax.generate import generate
 from o1coder_jax.mesh import MeshConfig, make_mesh, parameter_name, row_shards, shard_parameters, shard_rows
 from o1coder_jax.sampler import sampler_weights
@@ -100,26 +101,45 @@ def loss_and_gradient(mesh: Mesh) -> tuple[float, Any]:
     return float(loss), nnx.to_pure_dict(jax.device_get(gradient))
 
 
+def adapted(mesh: Mesh) -> tuple[Any, Any]:
+    """A model with an adapter on a packed base, as training lays it on the mesh."""
+    graph, weights = nnx.split(decoder(SMALL, VOCAB + 1))
+    config = AdapterConfig(rank=2, targets=("*",), base="nf4")
+    graph, weights = attach(graph, shard_parameters(mesh, weights), config, jax.random.key(0))
+    weights = nnx.merge_state(weights, jax.tree.map(lambda w: w + 0.1, trained(weights)))
+    return graph, shard_parameters(mesh, weights)
+
+
 def split_share(mesh: Mesh) -> dict[str, float]:
-    """Which share of each parameter lies on the first device."""
+    """Which share of each parameter lies on the first device, packed ones and adapters included."""
     weights = shard_parameters(mesh, nnx.to_pure_dict(nnx.state(decoder(SMALL, VOCAB + 1))))
+    return _shares(nnx.to_pure_dict(adapted(mesh)[1])) | _shares(weights)
+
+
+def _shares(weights: Any) -> dict[str, float]:
     flat = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
     return {name: leaf.addressable_shards[0].data.size / leaf.size for name, leaf in flat.items()}
+
+
+def largest_difference(first: Any, second: Any) -> float:
+    pairs = zip(jax.tree.leaves(jax.device_get(first)), jax.tree.leaves(jax.device_get(second)), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
 def main() -> None:
     single = one_device()
     expected = answers(single), trees(single), loss_and_gradient(single)
+    merged = sampler_weights(*adapted(single), single)[1]
     report: dict[str, Any] = {"devices": len(jax.devices())}
     for name, config in MESHES.items():
         mesh = make_mesh(config)
         loss, gradient = loss_and_gradient(mesh)
-        apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), gradient, expected[2][1])
         report[name] = {
             "row_shards": row_shards(mesh),
             "loss": abs(loss - expected[2][0]),
-            "gradient": max(jax.tree.leaves(apart)),
+            "gradient": largest_difference(gradient, expected[2][1]),
             "share": split_share(mesh),
+            "merged": largest_difference(sampler_weights(*adapted(mesh), mesh)[1], merged),
         }
         if name != "fsdp":
             report[name]["answers"] = answers(mesh) == expected[0]

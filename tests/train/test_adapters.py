@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import io
-import json
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -126,8 +125,11 @@ def test_stages_train_adapters_on_one_base_and_leave_nothing_behind(session: Ses
     assert any(row.get("sync_seconds", 0) > 0 for row in rows if row["stage"] == "001-rl")
 
 
-def test_generator_trains_an_adapter(wee: Path, runs: Path):
-    changes = {"tcg": {"adapter": POLICY, "sft_updates": 2, "dpo_updates": 2, "judged_problems": 2}}
+def test_generator_trains_an_adapter_and_samples_in_bfloat16(wee: Path, runs: Path):
+    changes = {
+        "tcg": {"adapter": POLICY, "sft_updates": 2, "dpo_updates": 2, "judged_problems": 2},
+        "generation": {"dtype": "bfloat16"},
+    }
     before = large()
     with opened(wee, runs, upto="000-evaluate", **changes) as session:
         with redirect_stdout(io.StringIO()):
@@ -137,4 +139,6 @@ def test_generator_trains_an_adapter(wee: Path, runs: Path):
         stored = [facts(session, name) for name in ("tcg-sft", "tcg")]
         assert [role["base"]["checkpoint"] for role in stored] == ["policy-000"] * 2
         assert stored[0]["fingerprint"] != stored[1]["fingerprint"]
-        json.dumps(session.run.stage("tcg"))
+        assert session.require("tcg", "train.tcg")["tokens_generated"] > 0
+        policy = session.load_policy("policy-000")
+        assert nnx.merge(policy.graph, policy.weights).config.dtype == "bfloat16" and policy.graph == session.graph
