@@ -20,7 +20,8 @@ from jaxtyping import Array
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.linear import Frozen, Linear
-from o1coder_jax.nf4 import pack_layers, unpack
+from o1coder_jax.model_config import ModelConfig
+from o1coder_jax.nf4 import block_size, pack_layers, unpack
 from o1coder_jax.transformer import Transformer
 
 Graph = nnx.GraphDef[Transformer]
@@ -68,6 +69,12 @@ class AdapterConfig:
         for pattern in self.targets:
             if not any(_matches(name, pattern) for name in PROJECTIONS):
                 raise UserError(f"adapter.targets: {pattern!r} matches no product; the products are {known}")
+
+    def check(self, model: ModelConfig) -> None:
+        """Raises a `UserError` where a model of this shape cannot be packed."""
+        if self.base == "nf4":
+            for size in (model.head_size, model.width, model.mlp_width):
+                block_size(size)
 
     @property
     def scale(self) -> float:

@@ -104,6 +104,10 @@ class Store:
             graph, shapes = self._abstract(facts, value_head)
             return Model(graph, self._restore(name, shapes), facts["fingerprint"])
         base, adapter = Base(**facts["base"]), AdapterConfig.from_dict(facts["adapter"])
+        if not (self.folder / base.checkpoint).exists():
+            raise UserError(
+                f"{self.folder / name} is an adapter on {base.checkpoint}, which is not in that folder; put it there"
+            )
         model = self.adapted(base.checkpoint, adapter, key=jax.random.key(0))
         if model.base != base:
             raise UserError(

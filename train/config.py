@@ -60,6 +60,9 @@ class Config:
             raise UserError(f"iterations is {self.iterations}; it must be at least 1")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
+        for adapter in (self.policy.adapter, self.prm.adapter, self.tcg.adapter):
+            if adapter is not None:
+                adapter.check(self.model)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

@@ -237,3 +237,8 @@ def test_adapters_are_settings_of_all_three_roles():
     config = parse(Config, given)
     assert [role.adapter for role in (config.policy, config.prm, config.tcg)] == [AdapterConfig(rank=3)] * 3
     assert parse(Config, []).policy.adapter is None
+
+
+def test_shape_that_cannot_be_packed_is_refused_before_anything_runs():
+    with pytest.raises(UserError, match="an axis of 20 weights has no blocks for nf4"):
+        parse(Config, ["--tcg.adapter.base=nf4", "--model.mlp_width=20"])

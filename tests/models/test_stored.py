@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,12 @@ def test_base_that_is_another_now_is_refused(store: Store, adapted: Any):
     store.save("policy-000", nnx.state(decoder(seed=5)))
     with pytest.raises(UserError, match=r"sft-001 was trained on policy-000 \w+, which is another now"):
         store.load("sft-001")
+
+
+def test_adapter_without_its_base_is_refused(store: Store, adapted: Any):
+    shutil.rmtree(store.folder / "policy-000")
+    with pytest.raises(UserError, match=r"sft-001 is an adapter on policy-000, which is not in that folder"):
+        Store(store.folder, VOCAB, "words", store.mesh).load("sft-001")
 
 
 def test_sampler_has_arrays_of_its_own(store: Store):

@@ -19,10 +19,11 @@ from o1coder_jax import checkpoint
 from o1coder_jax.adapters import AdapterConfig, attach, trained
 from o1coder_jax.mesh import shard_parameters
 from o1coder_jax.transformer import parameter_count
+from search.models import load_policy
 from tests.tiny import one_device
 from tests.train.test_step import FAST, SFT, batch, model, same, values
 from tests.train.world import opened, read_lines
-from train import prm, rl, sft, tcg
+from train import evaluate, prm, reason, rl, sft, tcg
 from train.session import Session
 from train.step import Trainer
 
@@ -106,11 +107,11 @@ def large() -> list[tuple[int, ...]]:
 
 def test_stages_train_adapters_on_one_base_and_leave_nothing_behind(session: Session):
     before = large()
-    for stage in (sft.run, prm.run, rl.run):
+    for stage, iteration in ((sft, 1), (prm, 1), (rl, 1), (evaluate, 1), (reason, 2)):
         with redirect_stdout(io.StringIO()):
-            stage(session, 1)
+            stage.run(session, iteration)
         session.release()
-        assert large() == before
+        assert large() == before, stage.__name__
     roles = {name: facts(session, name) for name in ("sft-001", "prm-001", "policy-001")}
     base = {"checkpoint": "policy-000", "fingerprint": facts(session, "policy-000")["fingerprint"]}
     assert [role["base"] for role in roles.values()] == [base] * 3
@@ -121,8 +122,11 @@ def test_stages_train_adapters_on_one_base_and_leave_nothing_behind(session: Ses
     # RL went on with the adapter of SFT, and the next round's policy is ready to sample as a plain model.
     policy = session.load_policy("policy-001")
     assert policy.graph == session.graph and policy.fingerprint == roles["policy-001"]["fingerprint"]
+    outside = load_policy(session.run.checkpoint("policy-001"), session.tokenizer, session.mesh)
+    assert outside.graph == policy.graph and same(outside.weights, policy.weights)
     rows = read_lines(session.run.folder / "metrics.jsonl")
-    assert any(row.get("sync_seconds", 0) > 0 for row in rows if row["stage"] == "001-rl")
+    synced = {row["stage"] for row in rows if row.get("sync_seconds", 0) > 0}
+    assert synced >= {"001-rl", "001-evaluate", "002-search"}
 
 
 def test_generator_trains_an_adapter_and_samples_in_bfloat16(wee: Path, runs: Path):
@@ -130,8 +134,8 @@ def test_generator_trains_an_adapter_and_samples_in_bfloat16(wee: Path, runs: Pa
         "tcg": {"adapter": POLICY, "sft_updates": 2, "dpo_updates": 2, "judged_problems": 2},
         "generation": {"dtype": "bfloat16"},
     }
-    before = large()
     with opened(wee, runs, upto="000-evaluate", **changes) as session:
+        before = large()
         with redirect_stdout(io.StringIO()):
             tcg.run(session)
         session.release()
