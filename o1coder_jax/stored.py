@@ -24,7 +24,7 @@ from o1coder_jax import checkpoint
 from o1coder_jax import config as configuration
 from o1coder_jax.adapters import AdapterConfig, BaseKind, adapt, freeze, merged, trained
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import parameter_shardings, shard_parameters
+from o1coder_jax.mesh import host_copy, parameter_shardings, shard_parameters
 from o1coder_jax.model_config import ModelConfig
 from o1coder_jax.transformer import Transformer
 
@@ -196,8 +196,9 @@ class Store:
 
 
 def fingerprint(weights: Any, base: str = "") -> str:
-    """Sixteen hexadecimal digits that identify weights, bit for bit; with those of the base that they adapt."""
+    """Sixteen hexadecimal digits that identify weights, bit for bit, with those of the base that they adapt; every
+    process must ask."""
     digest = hashlib.sha256(base.encode())
     for leaf in jax.tree.leaves(weights):
-        digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        digest.update(np.ascontiguousarray(host_copy(leaf)).tobytes())
     return digest.hexdigest()[:16]
