@@ -20,8 +20,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt32
 
 from o1coder_jax.attention import attention
+from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.linear import Linear, normal
-from o1coder_jax.mesh import ROWS, constrain, parameter_name
+from o1coder_jax.mesh import ROWS, constrain, dividing, parameter_name
 from o1coder_jax.model_config import ModelConfig, RopeScaling
 
 __all__ = ["Attend", "Block", "ModelConfig", "RopeScaling", "Transformer", "parameter_count", "rms_norm", "rotate"]
@@ -149,10 +150,9 @@ class Transformer(nnx.Module):
         """
         c = self.config
         graph, weights = nnx.split(self.blocks)
-        weights = jax.tree_util.tree_map_with_path(
-            self._cast, weights
-        )  # before the layers: what they gather is of the smaller dtype
-        x = constrain(self.embedding[...][tokens].astype(c.dtype), ROWS, None, None)
+        # Before the layers: what they gather is of the smaller dtype.
+        weights = jax.tree_util.tree_map_with_path(self._cast, weights)
+        x = constrain(self._embedded(tokens), ROWS, None, None)
         windows = c.windows()
         numbers = None if dropout is None else jnp.arange(c.layers, dtype=jnp.uint32)
 
@@ -178,6 +178,15 @@ class Transformer(nnx.Module):
                 x, out = layer(x, (jax.tree.map(lambda w, i=index: w[i], weights), *own))
                 kept.append(out)
         return rms_norm(x, self.norm[...], c.norm_eps), kept
+
+    def _embedded(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        """The tokens' embeddings; each device of `fsdp` looks up its part of the width for all of their rows.
+
+        Only states travel then, to where their rows are; left to itself the compiler gathers the table.
+        """
+        rows = dividing("data", tokens.shape[0])
+        found = self.embedding[...][constrain(tokens, rows, None)].astype(self.config.dtype)
+        return constrain(found, rows, None, dividing("fsdp", self.config.width))
 
     def _cast(self, path: tuple[Any, ...], weight: Array) -> Array:
         """Matrices in the dtype of the activations; vectors, and packed weights, as they are."""
@@ -209,8 +218,10 @@ class Transformer(nnx.Module):
         Segment 0 is padding.
         """
 
+        kernel, near = kernel_for(self.config), self.config.sliding_window
+
         def attend(_: None, q: Array, k: Array, v: Array, window: Array | None) -> tuple[Array, None]:
-            return attention(q, k, v, segments, window), None
+            return attention(q, k, v, segments, window, kernel=kernel, sliding_window=near), None
 
         return self.hidden(tokens, positions, attend, dropout=dropout)[0]
 

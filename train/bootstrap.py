@@ -148,9 +148,11 @@ def run(session: Session) -> None:
             session.mesh,
             updates=config.updates,
         )
-        batches = packed_batches(examples, config.batch, seed=session.config.seed, name="bootstrap")
+        own = session.own_slice(config.batch.rows)
+        batches = packed_batches(examples, config.batch, seed=session.config.seed, name="bootstrap", own=own)
+        kept = session.kept(stage, "updates", examples)
         with stage.progress(config.updates, "updates") as bar:
-            stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+            stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
         stage.result["weights"] = session.save_model(policy_name(0), trainer.weights)
 
 

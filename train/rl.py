@@ -31,6 +31,7 @@ from o1coder_jax.stopping import stop_places
 from o1coder_jax.stored import Model
 from sandbox.pool import Submission
 from train.data import Example, example, padded_batch, round_up
+from train.meter import Meter
 from train.prm import score_sequences
 from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name
@@ -170,13 +171,15 @@ def round_examples(sampled: Round) -> tuple[list[Example], dict[str, float]]:
 def minibatches(
     session: Session, examples: list[Example], reference: Model, rng: random.Random
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Shuffled padded batches with each token's log-probability under the reference policy."""
+    """This process's rows of shuffled padded batches with each token's log-probability under the reference policy."""
     config = session.config.rl
     length = round_up(max(len(e["tokens"]) for e in examples), LENGTH_BUCKET)
+    own = session.own_slice(config.minibatch)
     for _ in range(config.epochs):
         rng.shuffle(examples)
         for start in range(0, len(examples), config.minibatch):
-            batch = padded_batch(examples[start : start + config.minibatch], config.minibatch, length)
+            whole = padded_batch(examples[start : start + config.minibatch], config.minibatch, length)
+            batch = {name: rows[own] for name, rows in whole.items()}
             scores = token_scores(reference.graph, reference.weights, batch, session.mesh)
             yield batch | {"reference": scores}
 
@@ -208,7 +211,7 @@ def run(session: Session, iteration: int) -> None:
             updates=steps,
             seed=session.config.seed + iteration,
         )
-        tokens = 0
+        meter, tokens = Meter(trainer), 0
         for update in range(config.updates if problems else 0):
             t = (iteration - 1) * config.updates + update
             policy = Policy(*session.sampler(trainer.graph, trainer.weights), session.tokenizer, "")
@@ -220,10 +223,16 @@ def run(session: Session, iteration: int) -> None:
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
             examples, metrics = round_examples(sampled)
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
+            measured: dict[str, float | None] = {}
             if examples:
-                learned = [trainer.step(batch) for batch in minibatches(session, examples, start, rng)]
+                meter.begin()
+                learned = []
+                for batch in minibatches(session, examples, start, rng):
+                    meter.count(batch)
+                    learned.append(trainer.step(batch))
                 metrics |= {k: float(np.mean([float(m[k]) for m in jax.device_get(learned)])) for k in learned[0]}
-            stage.log(t, **metrics)
+                measured = meter.read()
+            stage.log(t, **metrics, **measured)
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         stage.result |= {
             "problems": len(problems),

@@ -17,10 +17,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.adapters import AdapterConfig
+from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
 from o1coder_jax.hosts import barrier, joined
-from o1coder_jax.mesh import keep_compiled, make_mesh, prepare_cpu, row_shards
+from o1coder_jax.mesh import keep_compiled, make_mesh, own_slice, prepare_cpu, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
@@ -32,7 +33,9 @@ from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Pool, submission_for
+from train.data import Example
 from train.judging import Judging
+from train.kept import Kept
 from train.progress import Progress
 from train.run import Run, Stage
 
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from train.config import Config
 
 PARTS = ("training", "selfplay", "validation", "heldout")
-MAY_DIFFER = ("iterations", "sandbox.workers", "sandbox.queue", "runs", "distributed")
+MAY_DIFFER = ("iterations", "checkpoint_every", "sandbox.workers", "sandbox.queue", "runs", "distributed")
 T = TypeVar("T")
 
 
@@ -66,10 +69,14 @@ class Session:
             prepare_cpu(config.mesh)
             mesh = make_mesh(config.mesh)
             check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
+            kernel = kernel_for(config.model, mesh.devices.flat[0])
             keep_compiled(Path(config.runs))
             folder = Path(config.runs) / config.name
             with Run.open(folder, config, fresh=fresh, may_differ=MAY_DIFFER) as run:
                 session = cls(config, run, mesh)
+                run.add_facts(attention=kernel)
+                if session.first:
+                    print(f"attention: {kernel} on {mesh.size} x {mesh.devices.flat[0].device_kind}", flush=True)
                 try:
                     yield session
                 finally:
@@ -208,6 +215,15 @@ class Session:
         model = self.store.load(name, value_head=value_head)
         return model.graph, model.weights, model.fingerprint
 
+    def own_slice(self, rows: int) -> slice:
+        """Which of a batch's rows this process holds."""
+        return own_slice(self.mesh, rows)
+
+    def kept(self, stage: Stage, name: str, examples: Sequence[Example]) -> Kept | None:
+        """Where a training of a stage under way keeps its state, if `checkpoint_every` asks for it."""
+        folder = self.run.folder / "underway" / stage.name / name
+        return Kept(folder, self.config.checkpoint_every, examples) if self.config.checkpoint_every else None
+
     def load_policy(self, name: str) -> Policy:
         """The policy of a checkpoint, ready to sample."""
         graph, weights, print_of = self.load_model(name)
@@ -286,11 +302,11 @@ class StageName:
         return f"{self.iteration:03d}-{stage}"
 
 
-def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float | None]], None]:
     """Reports updates to the metrics, their names prefixed, and moves the bar."""
     seen = 0
 
-    def report(update: int, metrics: dict[str, float]) -> None:
+    def report(update: int, metrics: dict[str, float | None]) -> None:
         nonlocal seen
         stage.log(update, **{prefix + name: value for name, value in metrics.items()})
         bar.advance(update - seen, f"loss {metrics['loss']:.3f}")

@@ -23,7 +23,16 @@ from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Problem, TestCase
 from sandbox.pool import Submission
-from train.data import BatchConfig, Example, HostBatch, example, fitting, packed_batches, padded_batch
+from train.data import (
+    BatchConfig,
+    Example,
+    HostBatch,
+    chosen_batches,
+    example,
+    fitting,
+    packed_batches,
+    padded_batch,
+)
 from train.programs import sample_programs
 from train.session import Session, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit, sequence_scores
@@ -235,8 +244,9 @@ def run(session: Session) -> None:
             seed=session.config.seed,
         )
         with stage.progress(config.sft_updates, "SFT updates") as bar:
-            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg")
-            fit(sft, batches, report=reporter(stage, bar, "sft_"))
+            own = session.own_slice(config.batch.rows)
+            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg", own=own)
+            fit(sft, batches, report=reporter(stage, bar, "sft_"), kept=session.kept(stage, "sft", examples))
         after_sft = sft.weights
         del sft  # and its moments
         session.save_model("tcg-sft", after_sft, start)
@@ -249,17 +259,21 @@ def run(session: Session) -> None:
             Objective.of(losses.dpo, beta=config.beta, sft_weight=config.dpo_sft_weight),
             config.dpo_optimizer,
             session.mesh,
-            updates=config.dpo_updates if pairs else 0,
+            updates=config.dpo_updates,
             seed=session.config.seed + 1,
         )
 
-        def pair_batches() -> Any:
-            while True:
-                batch = dpo_batch(rng.choices(pairs, k=config.dpo_pairs), config)
-                yield batch | {"reference": sequence_scores(start.graph, after_sft, batch, session.mesh)}
+        own = session.own_slice(2 * config.dpo_pairs)
 
-        with stage.progress(config.dpo_updates, "DPO updates") as bar:
-            fit(dpo, pair_batches(), report=reporter(stage, bar, "dpo_"))
+        def referred(numbers: Sequence[int]) -> HostBatch:
+            batch = {name: rows[own] for name, rows in dpo_batch([pairs[i] for i in numbers], config).items()}
+            return batch | {"reference": sequence_scores(start.graph, after_sft, batch, session.mesh)}
+
+        if pairs:
+            batches = chosen_batches(len(pairs), config.dpo_pairs, referred, seed=session.config.seed)
+            kept = session.kept(stage, "dpo", [one for pair in pairs for one in pair])
+            with stage.progress(config.dpo_updates, "DPO updates") as bar:
+                fit(dpo, batches, report=reporter(stage, bar, "dpo_"), kept=kept)
         stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights, start)}
         after_dpo = dpo.weights
         del dpo

@@ -210,23 +210,23 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], complaint
 # The paper's recipes.
 
 
-def recipe(role: str) -> tuple[AdapterConfig, Any]:
+def recipe(role: str, file: str) -> tuple[AdapterConfig, Any]:
     """The adapter and the optimiser of a role in the configuration that is laid over the embedded one."""
-    over = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("tiny", f"paper-{role}")]
+    over = [f"--config={ROOT / 'configs' / name}.yaml" for name in ("tiny", file)]
     section = getattr(parse(Config, over), role)
     assert section.adapter is not None
     return section.adapter, section.optimizer
 
 
 def test_recipe_of_the_generator_is_rank_1_on_all_projections_of_a_packed_base():
-    adapter, optimizer = recipe("tcg")
+    adapter, optimizer = recipe("tcg", "qlora-tcg")
     assert (adapter.rank, len(adapter.names), adapter.base, optimizer.learning_rate) == (1, 7, "nf4", 5e-4)
     _, weights = attach(*plain(), adapter, jax.random.key(0))
     assert len(jax.tree.leaves(trained(weights))) == 14
 
 
 def test_recipe_of_the_reward_model_is_rank_8_on_queries_and_values():
-    adapter, _ = recipe("prm")
+    adapter, _ = recipe("prm", "lora-prm")
     assert (adapter.rank, adapter.names) == (8, ["query", "value"])
     _, weights = attach(*plain(value_head=True), adapter, jax.random.key(0))
     assert len(jax.tree.leaves(trained(weights))) == 6
