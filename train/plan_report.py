@@ -140,7 +140,7 @@ def show(results: Sequence[Result], topology: Topology, console: rich.console.Co
         f"{topology.text}: {topology.chips} chips, each {chip.memory / GIB:.2f} GiB, {chip.flops / 1e12:.0f} TFLOP/s"
     )
     if topology.estimated:
-        title += "  [ESTIMATE: compiled for CPU devices; activations by formula]"
+        title += "  [ESTIMATE: compiled for CPU devices; activations, traffic by formula]"
     console.print(title, highlight=False, markup=False)
     console.print(_memory_table(results, chip))
     console.print(_time_table(results, topology))
