@@ -191,20 +191,20 @@ class Tensors:
         for name in self._slices:
             if name in wanted or name.endswith(".rotary_emb.inv_freq"):  # what older versions computed beforehand
                 continue
-            if name != "lm_head.weight" or not self._same(name, "model.embed_tokens.weight"):
-                tied = (
-                    ", which is not the embedding that its config.json ties it to" if name == "lm_head.weight" else ""
-                )
+            if name != "lm_head.weight":
+                raise UserError(f"{self.folder}: the tensor {name} {self.shape(name)} is not understood")
+            if not self._same(name, "model.embed_tokens.weight"):
                 raise UserError(
-                    f"{self.folder}: the tensor {name} {self.shape(name)}{tied or ' is not understood'}; "
-                    "mend config.json, or give another checkpoint"
+                    f"{self.folder}: {name} is not the embedding that config.json ties it to; "
+                    "set its tie_word_embeddings to false"
                 )
 
     def _same(self, one: str, other: str) -> bool:
         """Whether two matrices are equal; a few rows are held at a time."""
+        rows = self.shape(one)[0]
+        parts = ((slice(begin, min(begin + _ROWS, rows)),) for begin in range(0, rows, _ROWS))
         return self.shape(one) == self.shape(other) and all(
-            np.array_equal(self.read(one, rows), self.read(other, rows))
-            for rows in ((slice(begin, begin + _ROWS),) for begin in range(0, self.shape(one)[0], _ROWS))
+            np.array_equal(self.read(one, part), self.read(other, part)) for part in parts
         )
 
 

@@ -2,10 +2,10 @@
 
     PYTHON tests/models/make_goldens.py tests/models/goldens
 
-PYTHON is an interpreter with torch and transformers. Each case is a folder: `config.json` and safetensors as transformers
-writes them (float16, which is exact: the weights are rounded to it first; one case bfloat16, one in several files), and
-`expected.npz`: token ids (left- and right-padded rows), their mask, and in float32 the logits, the mean loss of the next
-token and its gradient by some parameters.
+PYTHON is an interpreter with torch and transformers. Each case is a folder: `config.json` and safetensors as
+transformers writes them (float16, which is exact: the weights are rounded to it first; one case bfloat16, one in
+several files), and `expected.npz`: token ids (left- and right-padded rows), their mask, and in float32 the logits,
+the mean loss of the next token and its gradient by some parameters.
 """
 
 from __future__ import annotations

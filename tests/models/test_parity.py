@@ -7,19 +7,16 @@ transformers, the same cases are made anew and compared, and exported models are
 from __future__ import annotations
 
 import functools
-import json
 import os
 import subprocess
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.tree_util import DictKey
 
-from o1coder_jax import hf, hf_export, losses, weights
+from o1coder_jax import hf, losses, weights
 from o1coder_jax.mesh import parameter_name
 from tests.tiny import one_device
 
