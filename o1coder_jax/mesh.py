@@ -6,8 +6,10 @@ Axes: `data` (rows and trees are split), `fsdp` (rows and parameters are split),
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +24,7 @@ from o1coder_jax.errors import UserError
 T = TypeVar("T")
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
+COMPILED = ".compiled"  # inside the folder of all runs: what XLA compiled, for the next run of the same shapes
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ class MeshConfig:
 def prepare_cpu(config: MeshConfig) -> None:
     """Asks for virtual CPU devices; must run before JAX meets its devices."""
     jax.config.update("jax_num_cpu_devices", min(config.cpu_devices, os.cpu_count() or 1))
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keeps what XLA compiles under a folder, for the next process that needs the same."""
+    # That only costs time; a full disk is said once, by what has to be written.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    jax.config.update("jax_compilation_cache_dir", str((folder / COMPILED).absolute()))
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

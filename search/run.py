@@ -6,6 +6,7 @@
     OUT/process.jsonl   their visited paths;  OUT/pairs.jsonl  their visited siblings, winner and loser
     OUT/summary.json    what it came to
     OUT/underway.jsonl  trees that have ended, while the search is under way
+    OUT/../.compiled    what XLA compiled, for the next search of the same shapes; may be removed
 
 A search that is killed goes on with the same command: finished trees are kept, and it ends with the same trees.
 """
@@ -22,7 +23,7 @@ from typing import Any
 
 from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError, run_command
-from o1coder_jax.mesh import MeshConfig, make_mesh, prepare_cpu
+from o1coder_jax.mesh import MeshConfig, keep_compiled, make_mesh, prepare_cpu
 from o1coder_jax.records import read_problems, write_jsonl
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from search.config import SearchConfig
@@ -77,6 +78,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     if len({problem.id for problem in problems}) < len(problems):
         raise UserError(f"{config.problems}: two problems have the same id; rename one")
     prepare_cpu(config.mesh)
+    keep_compiled(out.absolute().parent)
     mesh = make_mesh(config.mesh)
     policy_path = Path(config.policy)
     tokenizer = load_tokenizer(Path(config.tokenizer) if config.tokenizer else tokenizer_of(policy_path))

@@ -34,10 +34,11 @@ from o1coder_jax.sampling import seed_for
 from search.baselines import Levels
 from search.config import SearchConfig
 from search.device import Device, Report
+from search.expansion import Ended, Expansion, Piece
 from search.forest import Growth
 from search.growing import Attached, Growing, Judge
 from search.rollouts import Orders
-from search.slots import Ended, Expansion, Part, Piece
+from search.slots import Part
 from search.tree import Node, Tree, read_step
 
 
@@ -125,7 +126,7 @@ class Search:
         prompts = [ids for ids, _ in self._prompts]
         shared = common_prefix(prompts, config.page_tokens) if config.paging else []
         self._rated = reward_model is not None
-        self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in own]
+        self.parts = [Part(config, self.device.sizes, len(shared), self._rated, self.device.headers) for _ in own]
         self._check_pages()
         if shared:
             self.device.read([part.read_shared(shared) for part in self.parts])
@@ -220,7 +221,7 @@ class Search:
     def _adopt(self, place: int, new: Attached) -> None:
         self._part(place).adopt(new.expansion, new.numbers)
         steps = zip(new.expansion.drawn, new.fresh, strict=True)
-        self.counters.kept += sum(len(step.tokens) for step, fresh in steps if fresh)
+        self.counters.kept += sum(step.drawn for step, fresh in steps if fresh)
 
     def _part(self, place: int) -> Part:
         return self.parts[place * len(self.parts) // len(self.places)]
@@ -322,12 +323,21 @@ class Search:
 
     def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
-        tree.tokens += len(ids)
-        self.counters.tokens += len(ids)
+        given = len(self._part(ended.expansion.place).header(ended.expansion))
+        tree.tokens += len(ids) - given
+        self.counters.tokens += len(ids) - given
         self.device.fed += len(ids) - 1  # its last token is fed when somebody continues it
         depth = tree.nodes[parent].depth + 1
-        vocabulary = self.policy.tokenizer
-        return read_step(ids, log_probability, parent, depth, stopped=stopped, tokenizer=vocabulary, config=self.config)
+        return read_step(
+            ids,
+            log_probability,
+            parent,
+            depth,
+            stopped=stopped,
+            tokenizer=self.policy.tokenizer,
+            config=self.config,
+            given=given,
+        )
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:

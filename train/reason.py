@@ -5,7 +5,8 @@
 Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
 `process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). The trees themselves go to
 `trees.jsonl`. Trees that have ended survive a kill: the same command grows only the others. With `search.value_weight`
-above 0 the process reward model of the round before takes part; in the first round there is none, and its weight is 0.
+above 0, or a baseline that ranks by it, the process reward model of the round before takes part; in the first round
+there is none: its weight is 0, and paths are ranked by likelihood.
 """
 
 from __future__ import annotations
@@ -99,11 +100,14 @@ def run(session: Session, iteration: int) -> None:
 def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, RewardModel | None]:
     """The settings of a round of search, and the process reward model that they ask for."""
     config = session.config.search.resolved()
-    if not config.value_weight:
+    rated = config.baseline.rated
+    if not (config.value_weight or rated):
         return config, None
     if iteration == 1:
-        print("001-search: there is no process reward model yet; search.value_weight is 0 in this round", flush=True)
-        return dataclasses.replace(config, value_weight=0.0), None
+        instead = "search.baseline.ranking is likelihood" if rated else "search.value_weight is 0"
+        print(f"001-search: there is no process reward model yet; {instead} in this round", flush=True)
+        baseline = dataclasses.replace(config.baseline, ranking="likelihood") if rated else config.baseline
+        return dataclasses.replace(config, value_weight=0.0, baseline=baseline), None
     before = iteration - 1
     session.require(StageName(before)("prm"), f"train.prm --iteration {before}")
     return config, RewardModel(*session.load_model(f"prm-{before:03d}", value_head=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from o1coder_jax import checkpoint
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
-from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate, row_shards
+from o1coder_jax.mesh import keep_compiled, make_mesh, prepare_cpu, replicate, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
@@ -37,7 +36,6 @@ from train.run import Run, Stage
 if TYPE_CHECKING:
     from train.config import Config
 
-COMPILED = ".compiled"  # inside the folder of all runs: what XLA compiled, for the next run of the same shapes
 PARTS = ("training", "selfplay", "validation", "heldout")
 
 
@@ -63,9 +61,7 @@ class Session:
         prepare_cpu(config.mesh)
         mesh = make_mesh(config.mesh)
         check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
-        # That only costs time; a full disk is said once, by what has to be written.
-        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
-        jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
+        keep_compiled(Path(config.runs))
         folder = Path(config.runs) / config.name
         with Run.open(
             folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "sandbox.queue", "runs")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from o1coder_jax import checkpoint
 from o1coder_jax.config import to_dict
@@ -55,9 +58,24 @@ def test_the_vocabulary_is_that_of_the_run(config: RunConfig, tmp_path: Path):
     assert tokenizer_of(policy) == tmp_path / "tokenizer.json"
 
 
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    """Everything that is compiled is kept, where `run` says; afterwards as before."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    jax.config.update(names[1], 0)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures("compiler")
 def test_search_by_itself_and_once_more(config: RunConfig):
     out = Path(config.out)
     summary = run(config)
+    assert any("wave" in path.name for path in (out.parent / ".compiled").iterdir())
     trees = list(read_trees(out / "trees.jsonl"))
     assert [stored.tree.problem.id for stored in trees] == ["p0", "p1", "p2"]
     assert {stored.provenance.policy for stored in trees} == {"tiny"}
@@ -71,6 +89,7 @@ def test_search_by_itself_and_once_more(config: RunConfig):
         run(dataclasses.replace(config, seed=1))
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
