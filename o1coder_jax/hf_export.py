@@ -1,4 +1,4 @@
-"""Writes a decoder as a folder that transformers and vLLM load: safetensors in parts, their index, `config.json`."""
+"""Writes a decoder as a folder that transformers and vLLM load, or an adapter as one that peft loads."""
 
 from __future__ import annotations
 
@@ -51,12 +51,9 @@ def write_weights(folder: Path, weights: Any, dtype: Dtype, *, file_bytes: int =
       dtype: of the files.
       file_bytes: a file holds at most so many, or one tensor.
     """
-    tree = dict(nnx.to_pure_dict(weights))
-    head = {name: tree.pop(name) for name in STORED_HEAD if name in tree}
-    if head:
-        shapes = {"value": (1, -1), "value_bias": (1,)}
-        arrays = {STORED_HEAD[name].name: np.asarray(value).reshape(shapes[name]) for name, value in head.items()}
-        save_file(arrays, folder / VALUE_HEAD, _METADATA)
+    tree: Mapping[str, Any] = nnx.to_pure_dict(weights)
+    _write_head(folder, tree)
+    tree = {name: part for name, part in tree.items() if name not in STORED_HEAD}
     parts = _parts(tree, jnp.dtype(dtype).itemsize, file_bytes)
     places: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
@@ -66,6 +63,39 @@ def write_weights(folder: Path, weights: Any, dtype: Dtype, *, file_bytes: int =
     if len(parts) > 1:
         total = jnp.dtype(dtype).itemsize * sum(leaf.size for leaf in jax.tree.leaves(tree))
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
+
+
+def write_adapter(folder: Path, tree: Mapping[str, Any], *, rank: int, alpha: float, dropout: float, base: str) -> None:
+    """Writes an adapter as peft does: `adapter_config.json` and `adapter_model.safetensors`; a scalar head beside them.
+
+    Args:
+      folder: exists.
+      tree: what an adapter trained: `blocks` with `lora_a` (L, *in, r) and `lora_b` (L, r, *out) of some products.
+      rank, alpha, dropout: of the adapter; the product of its factors is scaled by alpha / rank.
+      base: name or folder of the model that it belongs to, for `adapter_config.json`.
+    """
+    _write_head(folder, tree)
+    tensors: dict[str, np.ndarray] = {}
+    products = set()
+    for ours, parts in tree["blocks"].items():
+        product = STORED[f"{ours}.weight"].name.removesuffix(".weight")
+        products.add(product.rpartition(".")[2])
+        for layer, (a, b) in enumerate(zip(np.asarray(parts["lora_a"]), np.asarray(parts["lora_b"]), strict=True)):
+            name = f"base_model.model.{product.format(layer)}"
+            tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a.reshape(-1, rank).T)
+            tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b.reshape(rank, -1).T)
+    save_file(tensors, folder / "adapter_model.safetensors", _METADATA)
+    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": sorted(products)}
+    fixed = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "inference_mode": True}
+    _write_json(folder / "adapter_config.json", {**fixed, **settings, "base_model_name_or_path": base})
+
+
+def _write_head(folder: Path, tree: Mapping[str, Any]) -> None:
+    """Writes the scalar head, if the model has one, to a file of its own."""
+    shapes = {"value": (1, -1), "value_bias": (1,)}
+    head = {STORED_HEAD[name].name: np.asarray(tree[name]).reshape(shapes[name]) for name in shapes if name in tree}
+    if head:
+        save_file(head, folder / VALUE_HEAD, _METADATA)
 
 
 Where = tuple[str, jax.Array, int | None]  # a parameter's name, its array, and the layer if it is stacked

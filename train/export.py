@@ -10,6 +10,10 @@
                                                `v_head.summary.bias` (1,); r is the sigmoid of their product with the
                                                last layer's normed state
 
+With --adapter a model that was trained as an adapter is written for peft, to be put on its base:
+
+    DIR/adapter_config.json, adapter_model.safetensors    and value_head.safetensors
+
 The embedded vocabulary is sentencepiece's (`tokenizer.model`), with markers and newlines of its own:
 `o1coder_jax.tokenizer.Tokenizer.load` reads it, transformers does not.
 """
@@ -25,7 +29,7 @@ from typing import Any
 
 from flax import nnx
 
-from o1coder_jax import hf_export
+from o1coder_jax import checkpoint, hf_export
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.vocabulary import ByteLevelVocabulary
@@ -37,7 +41,14 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def export(
-    run: Path, role: str, out: Path, *, dtype: str = "float32", name: str | None = None, like: Path | None = None
+    run: Path,
+    role: str,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    name: str | None = None,
+    like: Path | None = None,
+    adapter: bool = False,
 ) -> str:
     """Writes a model of a run; returns what was written in one line.
 
@@ -49,28 +60,48 @@ def export(
       name: of the checkpoint; None for the role's best or latest.
       like: folder of the checkpoint that the model came from, for what a run does not keep of it; None for the one
         that the run began from, if any.
+      adapter: writes the adapter alone, for peft; otherwise it is merged into its base.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already; remove it, or give another folder")
     trained = Trained.open(run)
     name = name or checkpoint_name(run, role)
-    model: Any = trained.reward_model(name) if role == "prm" else trained.policy(name)
-    config = nnx.merge(model.graph, model.weights).config
+    source = like or _source(run)
     partial = out.with_name(out.name + ".partial")  # the folder appears when it is whole
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    source = like or _source(run, role)
-    rows = model.weights["embedding"].shape[0]
-    ends = _end_ids(trained)
-    hf_export.write_config(partial, config, rows, dtype, like=source, end_ids=ends)
-    if not (source and hf_export.copy_tokenizer(source, partial)):
-        hf_export.copy_tokenizer(run, partial)
-    hf_export.write_weights(partial, model.weights, dtype)
+    if adapter:
+        fingerprint = _write_adapter(partial, run / "checkpoints" / name, source)
+    else:
+        model: Any = trained.reward_model(name) if role == "prm" else trained.policy(name)
+        config, fingerprint = nnx.merge(model.graph, model.weights).config, model.fingerprint
+        rows = model.weights["embedding"].shape[0]
+        hf_export.write_config(partial, config, rows, dtype, like=source, end_ids=_end_ids(trained))
+        if not (source and hf_export.copy_tokenizer(source, partial)):
+            hf_export.copy_tokenizer(run, partial)
+        hf_export.write_weights(partial, model.weights, dtype)
     if out.exists():
         out.rmdir()
     os.rename(partial, out)
     size = sum(file.stat().st_size for file in out.iterdir())
-    return f"{out}: {name} of {run} ({model.fingerprint}) in {dtype}, {size:,} bytes"
+    return f"{out}: {name} of {run} ({fingerprint}){'' if adapter else f' in {dtype}'}, {size:,} bytes"
+
+
+def _write_adapter(folder: Path, saved: Path, source: Path | None) -> str:
+    """Writes what an adapter trained; returns its fingerprint. Numbers are those of the checkpoint."""
+    facts = checkpoint.metadata(saved)
+    if "adapter" not in facts:
+        raise UserError(f"{saved} was trained without an adapter; leave --adapter out")
+    settings, base = facts["adapter"], facts["base"]
+    hf_export.write_adapter(
+        folder,
+        checkpoint.restore(saved),
+        rank=settings["rank"],
+        alpha=settings["alpha"],
+        dropout=settings["dropout"],
+        base=str(source or saved.with_name(base["checkpoint"])),
+    )
+    return str(facts["fingerprint"])
 
 
 def checkpoint_name(run: Path, role: str) -> str:
@@ -83,7 +114,7 @@ def checkpoint_name(run: Path, role: str) -> str:
     return found[-1]
 
 
-def _source(run: Path, role: str) -> Path | None:
+def _source(run: Path) -> Path | None:
     """The checkpoint that the run began from, where it still lies there."""
     for stage in finished_stages(run):
         folder = stage.result.get("checkpoint")
@@ -109,6 +140,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="a name in RUN/checkpoints; the role's best or latest if not given")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the files")
     parser.add_argument("--like", type=Path, help="folder of the checkpoint that the model came from")
+    parser.add_argument("--adapter", action="store_true", help="write the adapter alone, for peft; it is not merged")
     options = parser.parse_args()
     print(
         export(
@@ -118,6 +150,7 @@ def main() -> None:
             dtype=options.dtype,
             name=options.checkpoint,
             like=options.like,
+            adapter=options.adapter,
         )
     )
 
