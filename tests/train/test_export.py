@@ -95,24 +95,93 @@ def test_mistakes_are_said_in_one_line(wee: Path, tmp_path: Path):
         assert done.status == 2 and line in done.err and done.err.count("\n") == 1
 
 
-@needs_torch
-def test_transformers_continues_as_we_do(policy: Path):
-    prompts, rows = [[5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8]], 4
-    told = json.loads(torch("torch_generate.py", policy, json.dumps(prompts), 64))
-    assert told["loading"] == [] and told["classes"][0] == "LlamaForCausalLM"
-    graph, state = weights.load(policy, config := hf.model_config(policy), one_device())
-    assert config.embedding_rows is not None
-    ours = generate(
+ADAPTER = {"rank": 2, "alpha": 6.0, "dropout": 0.0, "targets": ["query", "output", "down"], "base": "float32"}
+
+
+@pytest.fixture(scope="module")
+def adapted(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, np.ndarray]]]:
+    """A run whose last reward model is an adapter of policy-001 on three products, exported; and its arrays."""
+    run = tmp_path_factory.mktemp("runs") / "adapted"
+    shutil.copytree(wee, run, ignore=shutil.ignore_patterns(".lock"))
+    rng, rank = np.random.default_rng(0), ADAPTER["rank"]
+    whole = checkpoint.restore(run / "checkpoints" / "policy-001")["blocks"]
+    factors = {}
+    for name, inputs in (("query", 1), ("output", 2), ("down", 1)):
+        layers, *shape = whole[name]["weight"].shape
+        shapes = {"lora_a": (layers, *shape[:inputs], rank), "lora_b": (layers, rank, *shape[inputs:])}
+        factors[name] = {key: rng.normal(size=size).astype(np.float32) * 0.3 for key, size in shapes.items()}
+    facts = checkpoint.metadata(run / "checkpoints" / "policy-001")
+    facts |= {"adapter": ADAPTER, "base": {"checkpoint": "policy-001", "fingerprint": facts["fingerprint"]}}
+    head = {"value": np.ones(64, np.float32), "value_bias": np.float32(0.5)}
+    checkpoint.save(run / "checkpoints" / "prm-002", {"blocks": factors, **head}, facts)
+    out = run.with_name("adapter")
+    done = export(run, "--role", "prm", "--adapter", "-o", out)
+    assert done.status == 0, done.err
+    return out, factors
+
+
+def test_an_adapter_is_written_as_peft_does(adapted):
+    folder, factors = adapted
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "value_head.safetensors",
+    }
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (2, 6.0, "LORA")
+    assert settings["target_modules"] == ["down_proj", "o_proj", "q_proj"]
+    tensors = load_file(folder / "adapter_model.safetensors")
+    assert len(tensors) == 6
+    for name, place in (("query", "self_attn.q_proj"), ("output", "self_attn.o_proj"), ("down", "mlp.down_proj")):
+        a, b = (tensors[f"base_model.model.model.layers.0.{place}.lora_{factor}.weight"] for factor in "AB")
+        ours = factors[name]["lora_a"][0].reshape(-1, 2) @ factors[name]["lora_b"][0].reshape(2, -1)
+        np.testing.assert_allclose((b @ a).T, ours, atol=1e-6)
+    assert load_file(folder / "value_head.safetensors")["v_head.summary.bias"] == 0.5
+
+
+def test_a_whole_model_is_no_adapter(wee: Path, tmp_path: Path):
+    done = export(wee, "--adapter", "-o", tmp_path / "out")
+    assert done.status == 2 and "was trained without an adapter; leave --adapter out" in done.err
+
+
+PROMPTS = [[5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8]]
+
+
+def continued(config, graph, state) -> list[list[int]]:
+    """64 tokens after each prompt, greedily."""
+    answers = generate(
         graph,
         state,
-        prompts,
+        PROMPTS,
         samples=1,
         stops=stop_ids(config.embedding_rows, ()),
-        rows=rows,
+        rows=4,
         answer_tokens=64,
         sampling=SamplingConfig(temperature=0),
         mesh=one_device(),
         seed=(0, 0),
     )
-    assert [list(samples[0].tokens) for samples in ours] == told["tokens"]
+    return [list(samples[0].tokens) for samples in answers]
+
+
+@needs_torch
+def test_transformers_continues_as_we_do(policy: Path):
+    told = json.loads(torch("torch_generate.py", policy, json.dumps(PROMPTS), 64))
+    assert told["loading"] == [] and told["classes"][0] == "LlamaForCausalLM"
     assert all(len(tokens) == 64 for tokens in told["tokens"])
+    config = hf.model_config(policy)
+    assert continued(config, *weights.load(policy, config, one_device())) == told["tokens"]
+
+
+@needs_torch
+def test_peft_continues_as_we_do(policy: Path, adapted):
+    folder, factors = adapted
+    told = json.loads(torch("torch_generate.py", policy, json.dumps(PROMPTS), 64, folder))
+    config = hf.model_config(policy)
+    graph, state = weights.load(policy, config, one_device())
+    before = continued(config, graph, state)
+    for name, parts in factors.items():
+        weight = state["blocks"][name]["weight"]
+        a, b = parts["lora_a"].reshape(1, -1, 2), parts["lora_b"].reshape(1, 2, -1)
+        weight[...] = weight[...] + 3.0 * (a @ b).reshape(weight[...].shape)
+    assert told["tokens"] == continued(config, graph, state) != before
