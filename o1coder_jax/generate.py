@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from o1coder_jax.decode import decode, open_rows, read_on
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
 from o1coder_jax.rows import Paths, Rows, empty_rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import Stops
@@ -114,7 +114,7 @@ def generate(
                 width=samples,
                 truncated=sampling.truncated,
             )
-            if jax.device_get(running.done).reshape(group, samples)[: len(chosen)].all():
+            if host_copy(running.done).reshape(group, samples)[: len(chosen)].all():
                 break
         for index, answers in zip(chosen, _read(running, samples, stops.end), strict=False):
             out[index] = answers
@@ -192,7 +192,7 @@ def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _read(rows: Rows, samples: int, end: int) -> Iterator[list[Sample]]:
-    tokens, length, scores, stop = jax.device_get((rows.tokens, rows.length, rows.log_probability, rows.stop))
+    tokens, length, scores, stop = host_copy((rows.tokens, rows.length, rows.log_probability, rows.stop))
     stopped = stop.reshape(-1, samples) == end
     tokens, scores = (x.reshape(-1, samples, x.shape[-1]) for x in (tokens, scores))
     for prompt, lengths in enumerate(length.reshape(-1, samples)):

@@ -5,9 +5,10 @@ Axes: `data` (rows and trees are split), `fsdp` (rows and parameters are split),
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,7 +66,11 @@ def keep_compiled(folder: Path) -> None:
 
 def make_mesh(config: MeshConfig) -> Mesh:
     """Arranges all devices; sizes that do not divide them are refused with a suggestion."""
-    devices = jax.devices()
+    return arrange(config, np.array(jax.devices()))
+
+
+def arrange(config: MeshConfig, devices: np.ndarray) -> Mesh:
+    """A mesh of these devices, which need not be there: a plan compiles for those of another machine."""
     rest = config.fsdp * config.tensor
     data = len(devices) // rest if config.data == -1 else config.data
     if data * rest != len(devices):
@@ -73,7 +78,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh {data} x {config.fsdp} x {config.tensor} (data x fsdp x tensor) does not use the "
             f"{len(devices)} devices; set mesh.data to -1 and fsdp * tensor to a divisor of {len(devices)}"
         )
-    return Mesh(np.array(devices).reshape(data, config.fsdp, config.tensor), AXES)
+    return Mesh(devices.reshape(data, config.fsdp, config.tensor), AXES)
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -81,9 +86,39 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def place(tree: T, sharding: NamedSharding) -> T:
+    """Puts arrays where a sharding says; with several processes each gives the same, and keeps its own shards."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(array: Any) -> jax.Array:
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            return _moved(sharding)(array)
+        host = np.asarray(array)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree)
+
+
+@functools.cache
+def _moved(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda array: array, out_shardings=sharding)
+
+
+def host_copy(tree: Any) -> Any:
+    """Host copies of whole arrays, in every process, wherever their parts lie; all processes must call it."""
+
+    def read(array: Any) -> np.ndarray:
+        if isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated:
+            return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+        return np.asarray(jax.device_get(array))
+
+    return jax.tree.map(read, tree)
+
+
 def shard_rows(mesh: Mesh, tree: T) -> T:
-    """Puts host arrays on the mesh, their first axis split over the row axes."""
-    return jax.device_put(tree, NamedSharding(mesh, P(ROWS)))
+    """Puts host arrays, the same in every process, on the mesh, their first axis split over the row axes."""
+    return place(tree, NamedSharding(mesh, P(ROWS)))
 
 
 def own_shards(mesh: Mesh) -> range:
@@ -104,6 +139,14 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
     return shard_rows(mesh, tree)
 
 
+def own_slice(mesh: Mesh, rows: int) -> slice:
+    """Which of a batch's rows this process holds; `UserError` when they cannot be shared out evenly."""
+    parts, own = row_shards(mesh), own_shards(mesh)
+    if rows % parts:
+        raise UserError(f"a batch of {rows} rows cannot be split over {parts} devices; give a multiple of {parts} rows")
+    return slice(own.start * rows // parts, own.stop * rows // parts)
+
+
 def own_rows(mesh: Mesh, tree: Any) -> Any:
     """Host copies of arrays that are split over the row axes: the rows of this process's parts."""
     if not mesh.is_multi_process:
@@ -118,17 +161,20 @@ def own_rows(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(read, tree)
 
 
-def agree(mesh: Mesh, *flags: bool) -> tuple[bool, ...]:
-    """Whether each flag is set in any process of the mesh: what steers jitted calls must not differ between them."""
+def agree(mesh: Mesh, *wants: int) -> tuple[int, ...]:
+    """The largest of each number (a flag is 0 or 1) in any process: what steers jitted calls must not differ in any.
+
+    One gather, whatever is asked; each process must ask as many.
+    """
     if not mesh.is_multi_process:
-        return flags
-    gathered = multihost_utils.process_allgather(np.array(flags))
-    return tuple(bool(flag) for flag in gathered.reshape(-1, len(flags)).any(axis=0))
+        return wants
+    gathered = multihost_utils.process_allgather(np.array(wants, np.int32))
+    return tuple(gathered.reshape(-1, len(wants)).max(axis=0).tolist())
 
 
 def replicate(mesh: Mesh, tree: T) -> T:
     """Puts a copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return place(tree, NamedSharding(mesh, P()))
 
 
 RULES: dict[str, P] = {
@@ -195,9 +241,16 @@ def parameter_shardings(mesh: Mesh, weights: Any, *, axes: Sequence[str] = AXES)
 
 def shard_parameters(mesh: Mesh, weights: T) -> T:
     """Puts a tree of parameters (and whatever mirrors it, such as moments) on the mesh by `parameter_spec`."""
-    return jax.device_put(weights, parameter_shardings(mesh, weights))
+    shardings = parameter_shardings(mesh, weights)
+    return jax.tree.map(place, weights, shardings) if mesh.is_multi_process else jax.device_put(weights, shardings)
 
 
 def constrain(x: Array, *axes: Any) -> Array:
     """How an array in a jitted function is split over the mesh that `jax.set_mesh` names; without one, nothing."""
     return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, P(*axes))
+
+
+def dividing(axis: str, size: int) -> str | None:
+    """The axis, where the mesh that `jax.set_mesh` names can split so many places over it evenly; else None."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return axis if axis in sizes and size % sizes[axis] == 0 else None

@@ -20,9 +20,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt32
 
 from o1coder_jax.attention import attention
+from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
+from o1coder_jax.fused_scores import NEVER
 from o1coder_jax.linear import Linear, normal
-from o1coder_jax.mesh import ROWS, constrain
+from o1coder_jax.mesh import ROWS, constrain, dividing
 from o1coder_jax.model_config import ModelConfig, RopeScaling
 
 __all__ = ["Attend", "Block", "ModelConfig", "RopeScaling", "Transformer", "parameter_count", "rms_norm", "rotate"]
@@ -30,8 +32,6 @@ __all__ = ["Attend", "Block", "ModelConfig", "RopeScaling", "Transformer", "para
 # (cache of this layer, queries (B, S, H, E), keys (B, S, G, E), values (B, S, G, E), tokens that a token sees or None)
 #   -> (attended (B, S, H, E), what the layer hands back, e.g. its keys and values)
 Attend = Callable[[Any, Array, Array, Array, Array | None], tuple[Array, Any]]
-
-NEVER = -1e30  # score of an id that the tokenizer lacks: no probability, and finite
 
 
 def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) -> Float[Array, "... D"]:
@@ -159,7 +159,7 @@ class Transformer(nnx.Module):
         c = self.config
         graph, weights = nnx.split(self.blocks)
         weights = jax.tree.map(self._cast, weights)  # before the layers: what they gather is of the smaller dtype
-        x = constrain(self.embedding[...][tokens].astype(c.dtype), ROWS, None, None)
+        x = constrain(self._embedded(tokens), ROWS, None, None)
         windows = c.windows()
         numbers = None if dropout is None else jnp.arange(c.layers, dtype=jnp.uint32)
 
@@ -186,6 +186,15 @@ class Transformer(nnx.Module):
                 kept.append(out)
         return rms_norm(x, self.norm[...], c.norm_eps), kept
 
+    def _embedded(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        """The tokens' embeddings; each device of `fsdp` looks up its part of the width for all of their rows.
+
+        Only states travel then, to where their rows are; left to itself the compiler gathers the table.
+        """
+        rows = dividing("data", tokens.shape[0])
+        found = self.embedding[...][constrain(tokens, rows, None)].astype(self.config.dtype)
+        return constrain(found, rows, None, dividing("fsdp", self.config.width))
+
     def _cast(self, weight: Array) -> Array:
         """Matrices in the dtype of the activations; vectors, and what is no floating-point number, as they are."""
         matrix = weight.ndim > 2 and jnp.issubdtype(weight.dtype, jnp.floating)
@@ -198,9 +207,9 @@ class Transformer(nnx.Module):
         else:
             weight = self.projection[...]
         scores = jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        return (
-            scores if self.ids == self.vocab_size else jnp.where(jnp.arange(self.vocab_size) < self.ids, scores, NEVER)
-        )
+        if self.ids == self.vocab_size:
+            return scores
+        return jnp.where(jnp.arange(self.vocab_size) < self.ids, scores, NEVER)
 
     def values(self, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
         """The scalar head's raw scores in float32 (a sigmoid makes them process rewards)."""
@@ -218,8 +227,10 @@ class Transformer(nnx.Module):
         Segment 0 is padding.
         """
 
+        kernel, near = kernel_for(self.config), self.config.sliding_window
+
         def attend(_: None, q: Array, k: Array, v: Array, window: Array | None) -> tuple[Array, None]:
-            return attention(q, k, v, segments, window), None
+            return attention(q, k, v, segments, window, kernel=kernel, sliding_window=near), None
 
         return self.hidden(tokens, positions, attend, dropout=dropout)[0]
 

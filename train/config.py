@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import GenerationConfig
+from o1coder_jax.hosts import DistributedConfig
 from o1coder_jax.mesh import MeshConfig
 from o1coder_jax.problems import ProblemsConfig
 from o1coder_jax.tokenizer import TokenizerConfig
@@ -30,6 +31,8 @@ class Config:
       name: of the run folder inside `runs`.
       seed: draws everything: problems, teacher, weights, samples.
       iterations: rounds of the loop (search, SFT, PRM, RL, evaluation).
+      checkpoint_every: updates between two checkpoints within a stage that fits to examples (bootstrap, TCG, SFT, PRM),
+        from which it goes on when it is killed; 0: such a stage starts again from its beginning.
       The other fields belong to the part of the same name.
     """
 
@@ -37,10 +40,12 @@ class Config:
     runs: str = "runs"
     seed: int = 0
     iterations: int = 2
+    checkpoint_every: int = 0
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
@@ -56,6 +61,8 @@ class Config:
             raise UserError(f"name is {self.name!r}; give the bare name of a folder inside {self.runs!r}")
         if self.iterations < 1:
             raise UserError(f"iterations is {self.iterations}; it must be at least 1")
+        if self.checkpoint_every < 0:
+            raise UserError(f"checkpoint_every is {self.checkpoint_every}; it must not be negative")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
 

@@ -9,8 +9,7 @@ and is read as it is trained: at the last token of every step. Trees of every te
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,11 +19,21 @@ from jax.sharding import Mesh
 
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
 from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
 from o1coder_jax.transformer import Transformer
-from train.data import BatchConfig, Example, HostBatch, packed_batches, padded_batch, round_up
+from train.data import (
+    ALL,
+    BatchConfig,
+    Batches,
+    Example,
+    HostBatch,
+    chosen_batches,
+    packed_batches,
+    padded_batch,
+    round_up,
+)
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
@@ -114,17 +123,17 @@ def _last_token(prefix: Sequence[int], step: Sequence[int]) -> Example:
     return {"tokens": np.array([*prefix, *step], np.int32), "weight": weight}
 
 
-def pair_batches(pairs: Sequence[tuple[Example, Example]], batch: BatchConfig, seed: int) -> Iterator[HostBatch]:
-    """Endless shuffled batches of pairs, winner and loser in neighbouring rows."""
-    rng = random.Random(seed)
+def pair_batches(pairs: Sequence[tuple[Example, Example]], batch: BatchConfig, seed: int, own: slice = ALL) -> Batches:
+    """Endless shuffled batches of pairs, winner and loser in neighbouring rows; this process's rows of them."""
     usable = [pair for pair in pairs if max(len(one["tokens"]) for one in pair) <= batch.length]
     if not usable:
         raise UserError(f"none of {len(pairs)} sibling pairs fits into prm.batch.length {batch.length}")
-    while True:
-        chosen = rng.choices(usable, k=batch.rows // 2)
-        yield padded_batch([one for pair in chosen for one in pair], batch.rows, batch.length) | {
-            "valid": np.ones(batch.rows, np.float32)
-        }
+
+    def make(numbers: Sequence[int]) -> HostBatch:
+        rows = [one for number in numbers for one in usable[number]]
+        return padded_batch(rows, batch.rows, batch.length) | {"valid": np.ones(batch.rows, np.float32)}
+
+    return chosen_batches(len(usable), batch.rows // 2, make, seed=seed, own=own)
 
 
 def score_sequences(
@@ -138,7 +147,7 @@ def score_sequences(
         chosen = order[start : start + rows]
         length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
         batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
-        scores = np.asarray(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
+        scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
         for row, index in enumerate(chosen):
             out[index] = scores[row, : len(sequences[index])]
     return out
@@ -170,22 +179,25 @@ def run(session: Session, iteration: int) -> None:
             policy.graph, policy.weights, session.config.model, session.tokenizer.vocab_size
         )
         seed = session.config.seed + iteration
+        own = session.own_slice(config.batch.rows)
         if config.objective == "pointwise":
             examples = pointwise_examples(training, config.batch.length)
             count, objective = len(examples), Objective.of(losses.prm_pointwise)
-            batches = packed_batches(examples, config.batch, seed=seed, name="prm") if examples else None
+            batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
         else:
             pairs = pair_examples(training, config.margin)
+            examples = [one for pair in pairs for one in pair]
             count, objective = len(pairs), Objective.of(losses.prm_pairwise)
-            batches = pair_batches(pairs, config.batch, seed) if pairs else None
+            batches = pair_batches(pairs, config.batch, seed, own) if pairs else None
         too_long = sum(path_tokens(record) > config.batch.length for record in training)
         stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
         if batches is None:
             print(f"{names('prm')}: skipped, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
         else:
             trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
+            kept = session.kept(stage, "updates", examples)
             with stage.progress(config.updates, "updates") as bar:
-                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+                stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
             weights = replicate(session.mesh, trainer.weights)
         judged = [record for record in records if held_out(record) and record.iteration == iteration]
         stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 
 from o1coder_jax.estimates import mean
+from o1coder_jax.hosts import barrier, gather
 from o1coder_jax.prm import RewardModel
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of
@@ -42,33 +43,38 @@ def run(session: Session, iteration: int) -> None:
         )
         path = stage.underway("trees.jsonl")
         with contextlib.closing(FinishedTrees(path, problems, provenance, replace=True)) as finished:
-            if finished.kept:
-                print(f"{names('search')}: {len(finished.kept)} trees were finished before", flush=True)
+            barrier("trees opened")  # whoever had more processes before has left files for all
+            kept = finished.elsewhere(stage.underway_elsewhere(path.name)) | finished.kept
+            if kept:
+                print(f"{names('search')}: {len(kept)} trees were finished before", flush=True)
             search = Search(
                 policy,
                 problems,
-                session.judge,
+                session.judging.judge,
                 config,
                 session.mesh,
                 seed=session.config.seed,
                 iteration=iteration,
                 reward_model=reward_model,
-                without=finished.kept,
+                without=kept,
             )
-            trees = [*finished.kept.values()]
-            bar.advance(len(trees))
+            bar.advance(len(kept))
+            found = dict(kept)
             for tree in search:
                 finished.add(tree)
                 bar.advance()
-                trees.append(tree)
-        trees.sort(key=lambda tree: tree.number)
+                found[tree.problem.id] = tree
+            barrier("trees grown")
+            trees = finished.complete(found, lambda: stage.underway_elsewhere(path.name))
+        own = search.counters
+        kept_tokens, places, rated = (sum(n) for n in zip(*gather((own.kept, own.places, own.rated)), strict=True))
         ended: dict[str, int] = {}
         count = 0
         for tree in trees:
             stored = StoredTree(tree, provenance)
-            stage.append("trees.jsonl", [stored])
+            stage.append_shared("trees.jsonl", [stored])
             records = stored.records()
-            count += stage.append("process.jsonl", records)
+            count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
         nodes = [node for tree in trees for node in tree.nodes[1:]]
@@ -81,16 +87,16 @@ def run(session: Session, iteration: int) -> None:
             "ended": ended,
             "well_formed": mean([float(node.ended not in ("malformed", "truncated")) for node in nodes]),
             "tokens_generated": sum(tree.tokens for tree in trees),
-            "kept_share": search.counters.kept / max(search.counters.places, 1),
+            "kept_share": kept_tokens / max(places, 1),
             "waves": search.counters.waves,
             "reward_model": reward_model.fingerprint if reward_model is not None else None,
             "value_weight": config.value_weight,
-            "tokens_rated": search.counters.rated,
+            "tokens_rated": rated,
             "truncated_prompts": search.truncated_prompts,
             "executions": sum(tree.tests_run for tree in trees),
             "infra_errors": sum(tree.infra_errors for tree in trees),
         }
-        session.costs()  # begins to count anew
+        session.judging.costs()  # begins to count anew
         if cut := search.truncated_prompts:
             cap = session.config.search.prompt_tokens
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)

@@ -30,6 +30,7 @@ from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_places
 from sandbox.pool import Submission
 from train.data import Example, example, padded_batch, round_up
+from train.meter import Meter
 from train.prm import score_sequences
 from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name
@@ -105,19 +106,21 @@ def sample_round(
     prompts = [prompt for prompt in session.prompts(problems) for _ in range(config.samples)]
     paths = list(itertools.chain.from_iterable(drawn))
     owners = [problem for problem in problems for _ in range(config.samples)]
-    futures = [
-        None
-        if path.code is None
-        else session.submit(
-            Submission(f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True)
-        )
-        for owner, path in zip(owners, paths, strict=True)
-    ]
+    pending = session.judging.submit_all(
+        [
+            None
+            if path.code is None
+            else Submission(
+                f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True
+            )
+            for owner, path in zip(owners, paths, strict=True)
+        ]
+    )
     scores = score_sequences(
         *judge, [[*prompt, *path.sample.tokens] for prompt, path in zip(prompts, paths, strict=True)], session.mesh
     )
     stops = policy.stops()
-    verdicts = [None if future is None else future.result() for future in futures]
+    verdicts = pending.result()
     outcome = np.array([float(v is not None and v.accepted) for v in verdicts])
     usable = np.array([v is None or v.checked for v in verdicts])
     rewards, process = [], []
@@ -167,13 +170,15 @@ def round_examples(sampled: Round) -> tuple[list[Example], dict[str, float]]:
 def minibatches(
     session: Session, examples: list[Example], reference: Any, rng: random.Random
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Shuffled padded batches with each token's log-probability under the reference policy."""
+    """This process's rows of shuffled padded batches with each token's log-probability under the reference policy."""
     config = session.config.rl
     length = round_up(max(len(e["tokens"]) for e in examples), LENGTH_BUCKET)
+    own = session.own_slice(config.minibatch)
     for _ in range(config.epochs):
         rng.shuffle(examples)
         for start in range(0, len(examples), config.minibatch):
-            batch = padded_batch(examples[start : start + config.minibatch], config.minibatch, length)
+            whole = padded_batch(examples[start : start + config.minibatch], config.minibatch, length)
+            batch = {name: rows[own] for name, rows in whole.items()}
             yield batch | {"reference": token_scores(session.graph, reference, batch, session.mesh)}
 
 
@@ -196,7 +201,7 @@ def run(session: Session, iteration: int) -> None:
         steps = config.updates * config.epochs * -(-config.problems * config.samples // config.minibatch)
         objective = Objective.of(losses.policy_gradient, clip=config.clip)
         trainer = Trainer(start.graph, start.weights, objective, config.optimizer, session.mesh, updates=steps)
-        tokens = 0
+        meter, tokens = Meter(trainer), 0
         for update in range(config.updates if problems else 0):
             t = (iteration - 1) * config.updates + update
             policy = Policy(start.graph, trainer.weights, session.tokenizer, "")
@@ -208,10 +213,16 @@ def run(session: Session, iteration: int) -> None:
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
             examples, metrics = round_examples(sampled)
             metrics["outcome_weight"] = weight
+            measured: dict[str, float | None] = {}
             if examples:
-                learned = [trainer.step(batch) for batch in minibatches(session, examples, start.weights, rng)]
+                meter.begin()
+                learned = []
+                for batch in minibatches(session, examples, start.weights, rng):
+                    meter.count(batch)
+                    learned.append(trainer.step(batch))
                 metrics |= {k: float(np.mean([float(m[k]) for m in jax.device_get(learned)])) for k in learned[0]}
-            stage.log(t, **metrics)
+                measured = meter.read()
+            stage.log(t, **metrics, **measured)
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         stage.result |= {
             "problems": len(problems),
@@ -220,7 +231,7 @@ def run(session: Session, iteration: int) -> None:
             "skipped_updates": int(trainer.state.skipped),
             "weights": session.save_model(policy_name(iteration), trainer.weights),
         }
-        stage.result |= session.costs()
+        stage.result |= session.judging.costs()
 
 
 if __name__ == "__main__":

@@ -88,9 +88,16 @@ def run(session: Session, iteration: int) -> None:
             trainer = Trainer(
                 policy.graph, weights, Objective.of(losses.sft), config.optimizer, session.mesh, updates=config.updates
             )
-            batches = packed_batches(examples, config.batch, seed=session.config.seed + iteration, name="sft")
+            batches = packed_batches(
+                examples,
+                config.batch,
+                seed=session.config.seed + iteration,
+                name="sft",
+                own=session.own_slice(config.batch.rows),
+            )
+            kept = session.kept(stage, "updates", examples)
             with stage.progress(config.updates, "updates") as bar:
-                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+                stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
             weights = trainer.weights
         stage.result["weights"] = session.save_model(f"sft-{iteration:03d}", weights)
 

@@ -18,7 +18,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from o1coder_jax import hf, hf_export, weights
+from o1coder_jax import hf, hf_export, losses, weights
 from o1coder_jax.errors import UserError
 from o1coder_jax.transformer import ModelConfig
 from o1coder_jax.weights import INDEX, WHOLE, Stored
@@ -193,6 +193,16 @@ def test_rows_beyond_the_tokenizer_are_never_predicted():
     np.testing.assert_array_equal(scores[:, :37], all_ids.logits(hidden)[:, :37])
     assert scores.shape == (5, 40) and (jax.nn.softmax(scores)[:, 37:] == 0).all()
     assert (all_ids.logits(hidden)[:, 37:] > -10).all()
+
+    def picked(hidden):
+        scores, entropy = losses.log_probability(model, hidden[None], jnp.array([[0, 36, 5, 7, 9]]))
+        return scores.sum() + entropy.sum(), (scores, entropy)
+
+    (_, (found, entropy)), gradient = jax.value_and_grad(picked, has_aux=True)(hidden)
+    plain = jax.nn.log_softmax(scores[:, :37])
+    np.testing.assert_allclose(found[0], plain[np.arange(5), [0, 36, 5, 7, 9]], atol=1e-4)
+    np.testing.assert_allclose(entropy[0], -(jnp.exp(plain) * plain).sum(-1), atol=1e-4)
+    assert jnp.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("file_bytes", [10**9, 3000])
