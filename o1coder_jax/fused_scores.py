@@ -92,6 +92,11 @@ def _backward(tied: bool, ids: int, kept: Any, given: tuple[Array, Array]) -> tu
 log_probability.defvjp(_forward, _backward)
 
 
+def part_columns(tokens: int, length: int) -> int:
+    """C: columns of a part, for so many tokens on a device and so many columns on it."""
+    return min(max(SCORES_BYTES // (4 * max(tokens, 1)), LEAST_COLUMNS), length)
+
+
 class _Parts:
     """The projection's columns, part by part; the last part reaches back where parts do not divide the vocabulary."""
 
@@ -110,7 +115,7 @@ class _Parts:
         shape = (self.slices, self.length, width) if tied else (width, self.slices, self.length)
         self.weight = constrain(weight.reshape(shape), *self.split)
         tokens = hidden.shape[0] * hidden.shape[1] // int(np.prod([sizes.get(axis, 1) for axis in ROWS]))
-        self.columns = min(max(SCORES_BYTES // (4 * max(tokens, 1)), LEAST_COLUMNS), self.length)
+        self.columns = part_columns(tokens, self.length)
         self.count = -(-self.length // self.columns)
 
     def start(self, index: Array) -> Array:
