@@ -139,6 +139,16 @@ def test_an_adapter_is_written_as_peft_does(adapted):
     assert load_file(folder / "value_head.safetensors")["v_head.summary.bias"] == 0.5
 
 
+def test_an_adapter_is_merged_unless_it_is_asked_for(adapted, wee: Path, tmp_path: Path):
+    folder, factors = adapted
+    done = export(folder.with_name("adapted"), "--role", "prm", "-o", tmp_path / "merged")
+    assert done.status == 0, done.err
+    _, read = weights.load(tmp_path / "merged", hf.model_config(tmp_path / "merged"), one_device())
+    base = checkpoint.restore(wee / "checkpoints" / "policy-001")["blocks"]["down"]["weight"]
+    change = factors["down"]["lora_a"] @ factors["down"]["lora_b"]
+    np.testing.assert_allclose(read["blocks"]["down"]["weight"][...], base + 3.0 * change, atol=1e-5)
+
+
 def test_a_whole_model_is_no_adapter(wee: Path, tmp_path: Path):
     done = export(wee, "--adapter", "-o", tmp_path / "out")
     assert done.status == 2 and "was trained without an adapter; leave --adapter out" in done.err
