@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o1coder_jax.attention import BLOCK, WHOLE
-from o1coder_jax.losses import CHUNK
+from o1coder_jax.fused_scores import part_columns
 from o1coder_jax.model_config import ModelConfig
 
 
@@ -76,8 +76,9 @@ def activation_bytes(
 ) -> float:
     """Bytes on a chip that an update needs beside weights and moments, roughly; for devices without a compiler here.
 
-    What the layers keep for the backward pass (by `rematerialize`), one layer's work, a chunk of logits with its
-    gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the activations.
+    What the layers keep for the backward pass (by `rematerialize`), one layer's work, the scores of a part of the
+    vocabulary with their gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the
+    activations.
 
     Args:
       rows: of one microbatch on the chip; `tensor`: parts of heads, MLP and vocabulary; `weights`: bytes on the chip.
@@ -89,7 +90,7 @@ def activation_bytes(
     whole = tokens * (6 * c.width + 2 * inner / tensor) * size + scores  # of one layer
     dots = tokens * (3 * c.width + (inner - c.mlp_width) / tensor) * size
     kept = {"none": whole, "dots": dots, "layers": tokens * c.width * size}[c.rematerialize]
-    logits = 3 * 4 * min(tokens, max(CHUNK, rows)) * vocab_size / tensor
+    logits = 3 * 4 * tokens * part_columns(tokens, vocab_size // tensor)
     gradients = weights * (1 if microbatches == 1 else 2)
     copies = weights * size / 4 + 2 * block_parameters(c) / c.layers / tensor * size if size < 4 else 0.0
     return c.layers * kept + whole + logits + gradients + copies

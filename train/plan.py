@@ -14,6 +14,7 @@ programs are lowered on as many CPU devices, activations follow a formula, and t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ from jax.sharding import Mesh
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.mesh import arrange
+from o1coder_jax.model_config import ModelConfig
 from train.chips import Topology, devices_of, parse_topology
 from train.config import Config, load_config
 from train.plan_program import Program, Role
@@ -41,11 +43,16 @@ WIDTH = 170  # columns where the output is no terminal
 def programs(config: Config, mesh: Mesh, tcg_base: Config | None = None) -> Iterator[Program]:
     """All that a round of the loop runs on the devices; the TCG has the shape of `tcg_base`, or of the policy."""
     vocab = config.tokenizer.vocab_size
-    policy, reward = Role(config.model, vocab), Role(config.model, vocab, value_head=True)
-    base = tcg_base or config
-    tcg = Role(base.model, base.tokenizer.vocab_size)
+    model, base = _countable(config.model), tcg_base or config
+    policy, reward = Role(model, vocab), Role(model, vocab, value_head=True)
+    tcg = Role(_countable(base.model), base.tokenizer.vocab_size)
     yield from training_programs(config, policy, reward, tcg, mesh)
     yield from search_programs(config.search.resolved(), policy, reward, mesh)
+
+
+def _countable(model: ModelConfig) -> ModelConfig:
+    """With XLA's attention where the kernel is left open: what a kernel does is not in a program's text."""
+    return dataclasses.replace(model, attention="xla") if model.attention == "auto" else model
 
 
 def plan(
