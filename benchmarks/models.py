@@ -67,9 +67,10 @@ class Side:
         return Round(int(tokens), time.perf_counter() - start, float(cpu)), float(loss)
 
     def close(self) -> None:
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,7 @@ def torch(python: str, cores: int) -> Rival:
     starts = tuple(
         Start(f"OMP_WAIT_POLICY={wait}", command, {"OMP_WAIT_POLICY": wait, "OMP_NUM_THREADS": "2"}) for wait in script
     )
-    # Two spinning threads on one core wait for each other: 300 tokens/s; nobody's best, and an hour of trials.
-    threads = ("1", "2")[:cores]
+    threads = ("1", "2")[:cores]  # two on one core wait for each other, spinning: a fiftieth of the speed of one
     train = itertools.product(("sdpa-fused", "sdpa-foreach", "eager-fused"), ("1", "4", "8"), threads)
     caches = itertools.product(("sdpa-dynamic", "sdpa-static", "eager-static"), threads)
     kinds = {"train": tuple("-".join(kind) for kind in train), "generate": tuple("-".join(kind) for kind in caches)}

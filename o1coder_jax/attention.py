@@ -51,12 +51,12 @@ def attention(
         return splash(q, k, v, segments, window, sliding_window=sliding_window)
     if kernel == "cudnn":
         return cudnn(q, k, v, segment_mask(segments, window))
-    if length <= WHOLE or length % BLOCK:
-        starts = range(0, length, max(LEAST, -(-length // PARTS)))
+    if ends := _ends(length):  # no query of a part may see the keys behind its end
+        starts = (0, *ends[:-1])
         seen = [
             _block(q, k[:, :end], v[:, :end], segments[:, :end], window, start, end - start)
-            for start, end in zip(starts, [*starts[1:], length], strict=True)
-        ]  # later keys: none may see them
+            for start, end in zip(starts, ends, strict=True)
+        ]
         return jnp.concatenate(seen, axis=1)
 
     @jax.checkpoint
@@ -65,6 +65,20 @@ def attention(
 
     parts = jax.lax.map(block, jnp.arange(0, length, BLOCK))
     return jnp.moveaxis(parts, 0, 1).reshape(q.shape)
+
+
+def _ends(length: int) -> tuple[int, ...]:
+    """Where the parts of a row's queries end; empty for rows that are taken block by block."""
+    if length > WHOLE and length % BLOCK == 0:
+        return ()
+    size = max(LEAST, -(-length // PARTS))
+    return (*range(size, length, size), length)
+
+
+def computed_scores(length: int) -> int:
+    """How many scores of a row's queries with its keys XLA computes, masked ones included, for each head."""
+    ends = _ends(length)
+    return sum((end - start) * end for start, end in zip((0, *ends), ends, strict=False)) if ends else length**2
 
 
 def _block(

@@ -38,8 +38,9 @@ def log_probability(
 
 
 def states(model: Transformer, batch: Batch) -> Float[Array, "B S D"]:
-    """The model's states of a batch."""
-    return model.read(batch["tokens"], batch["positions"], batch["segments"], batch.get("dropout"))
+    """The model's states of a batch; positions lie below the row's length."""
+    tokens = batch["tokens"]
+    return model.read(tokens, batch["positions"], batch["segments"], batch.get("dropout"), places=tokens.shape[1])
 
 
 def token_scores(model: Transformer, batch: Batch) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:

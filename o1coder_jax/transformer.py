@@ -245,10 +245,11 @@ class Transformer(nnx.Module):
         positions: Int[Array, "B S"],
         segments: Int[Array, "B S"],
         dropout: UInt32[Array, "B 2"] | None = None,
+        places: int | None = None,
     ) -> Float[Array, "B S D"]:
         """States of whole, possibly packed sequences: a token sees its own segment's past.
 
-        Segment 0 is padding.
+        Segment 0 is padding; `places` is as in `hidden`.
         """
 
         kernel, near = kernel_for(self.config), self.config.sliding_window
@@ -256,7 +257,7 @@ class Transformer(nnx.Module):
         def attend(_: None, q: Array, k: Array, v: Array, window: Array | None) -> tuple[Array, None]:
             return attention(q, k, v, segments, window, kernel=kernel, sliding_window=near), None
 
-        return self.hidden(tokens, positions, attend, dropout=dropout, places=tokens.shape[1])[0]
+        return self.hidden(tokens, positions, attend, dropout=dropout, places=places)[0]
 
 
 def _rematerialized(layer: Callable[..., Any], what: str) -> Callable[..., Any]:

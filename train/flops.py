@@ -1,15 +1,16 @@
 """How many floating-point operations a step should take, by formula: 2 per multiplication with addition.
 
 A parameter in a matrix product costs 2 per token forward and 4 backward, so 6 N in training (Kaplan et al., arXiv
-2001.08361, section 2.1); attention adds 4 H E S per token and layer forward, all S keys, since masked scores are
-computed, too. What the backward pass computes again is no work of the model's: it counts as executed, not towards MFU.
+2001.08361, section 2.1); attention adds 4 H E for every score of a layer forward, masked ones that XLA
+computes included (`attention.computed_scores`). What the backward pass computes again is no work of the model's: it
+counts as executed, not towards MFU.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from o1coder_jax.attention import BLOCK, WHOLE
+from o1coder_jax.attention import BLOCK, WHOLE, computed_scores
 from o1coder_jax.fused_scores import part_columns
 from o1coder_jax.model_config import ModelConfig
 
@@ -60,7 +61,7 @@ def training_work(config: ModelConfig, vocab_size: int, *, rows: int, length: in
     """
     tokens, block = rows * length, block_parameters(config)
     head = config.width * vocab_size if vocabulary else 0
-    attention = _meeting(config) * rows * length**2
+    attention = float(_meeting(config) * rows * computed_scores(length))
     again = 2.0 * head * tokens
     if length > WHOLE and length % BLOCK == 0:
         again += attention / 2  # a block's scores, see o1coder_jax/attention.py

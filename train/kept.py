@@ -19,9 +19,9 @@ from etils import epath
 
 from o1coder_jax import checkpoint
 from o1coder_jax.errors import UserError
-from train.data import Batches, Example
 
 if TYPE_CHECKING:
+    from train.data import Batches, Example
     from train.step import Trainer
 
 Reports = list[tuple[int, dict[str, float], dict[str, float | None]]]

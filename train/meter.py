@@ -11,9 +11,9 @@ from flax import nnx
 from o1coder_jax import hardware, losses
 from o1coder_jax.flops import matrix_parameters, training_flops
 from o1coder_jax.mesh import own_shards, parameter_name, row_shards
-from train.data import HostBatch
 
 if TYPE_CHECKING:
+    from train.data import HostBatch
     from train.step import Trainer
 
 WITHOUT_LOGITS = (losses.prm_pointwise, losses.prm_pairwise)

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,11 @@ from o1coder_jax.mesh import (
     shard_parameters,
 )
 from o1coder_jax.transformer import Transformer
-from train.data import Batches, HostBatch
 from train.kept import Kept
 from train.meter import Meter
+
+if TYPE_CHECKING:  # a step needs no input pipeline
+    from train.data import Batches, HostBatch
 
 MUON_RMS = 0.2  # root mean square of an update relative to the learning rate, about that of AdamW
 MATRICES = {  # axis 0 of a stacked weight is the layer
