@@ -51,11 +51,13 @@ QWEN = ModelConfig(
 WANTED = {"mfu": ">= 0.5", "bandwidth_share": ">= 0.6", "kernel_over_xla": ">= 1"}
 
 
-def fine_tuning(config: ModelConfig, vocabulary: int, *, rows: int, length: int, updates: int) -> dict[str, Any]:
+def fine_tuning(
+    config: ModelConfig, vocabulary: int, *, rows: int, length: int, microbatches: int, updates: int
+) -> dict[str, Any]:
     """Figures of `Meter.read` over some updates of SFT on full rows, after one that compiles."""
     graph, weights = nnx.split(jax.jit(lambda: Transformer(config, vocabulary, rngs=nnx.Rngs(0)))())
     mesh = make_mesh(MeshConfig())
-    optimizer = OptimizerConfig(microbatches=max(rows // 4, 1))
+    optimizer = OptimizerConfig(microbatches=microbatches)
     trainer = Trainer(graph, weights, Objective.of(losses.sft), optimizer, mesh, updates=updates + 1)
     del weights  # the trainer has its own
     tokens = np.random.default_rng(0).integers(0, vocabulary, (rows, length), dtype=np.int32)
@@ -145,7 +147,7 @@ def main() -> None:
         print("there is no accelerator here; python -m benchmarks.models is the benchmark for CPUs")
         return
     found: dict[str, Any] = {"device": device.device_kind, "jax": jax.__version__, "wanted": WANTED}
-    found["fine_tuning"] = fine_tuning(QWEN, VOCABULARY, rows=16, length=2048, updates=10)
+    found["fine_tuning"] = fine_tuning(QWEN, VOCABULARY, rows=16, length=2048, microbatches=4, updates=10)
     print(json.dumps(found["fine_tuning"]), flush=True)
     found["decoding"] = decoding(QWEN, VOCABULARY, rows=128, prompt=512, new=128)
     print(json.dumps(found["decoding"]), flush=True)

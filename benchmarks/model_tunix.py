@@ -10,6 +10,7 @@ taken. The model is Tunix's Llama of equal shape with weights of its own, so the
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -83,8 +84,10 @@ class Rival:
         trainer = self.trainer(parts)
         rows = np.split(self.tokens, parts)
         batches = [self.tunix.TrainingInput(part, np.ones(part.shape, bool)) for part in rows] * count
-        trainer.train(batches)
+        steps = trainer.train_steps
+        trainer.train(itertools.chain(batches[:1] * trainer.iter_steps, batches))  # it skips as many as it has seen
         self.block(trainer.model)
+        assert trainer.train_steps == steps + count
         return count * int(self.tokens.size)
 
 

@@ -52,7 +52,7 @@ def test_another_model_is_refused(folder: Path) -> None:
 
 
 def test_figures_of_an_accelerator_in_small() -> None:
-    tuned = gpu.fine_tuning(TOY, 32, rows=len(jax.devices()) * 4, length=16, updates=1)
+    tuned = gpu.fine_tuning(TOY, 32, rows=len(jax.devices()), length=16, microbatches=1, updates=1)
     assert tuned["tokens_per_second"] > 0 and tuned["mfu"] is None and 2 < tuned["loss"] < 6
     decoded = gpu.decoding(TOY, 32, rows=2, prompt=4, new=3)
     parameters = 32 * 16 + 16 * (16 + 8 + 8) + 16 * 16 + 3 * 16 * 16 + 3 * 16 + 16 + 8 + 8  # with norms and biases
