@@ -42,6 +42,7 @@ class Device:
 
     Attributes:
       parts: of this process; `trees` in them.
+      own_head: the policy's value head rates steps, from the policy's own pages.
       fed, rated: tokens that the policy and the process reward model have computed.
     """
 
@@ -53,10 +54,14 @@ class Device:
         self.sizes = Sizes.of(config, parts, config.nodes)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
+        self.own_head = bool(policy.head) and reward_model is None
         shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
         self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        self._states = (
+            shard_own_rows(mesh, engine.empty_states(model, self.sizes, self.parts)) if self.own_head else None
+        )
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
             self._rated_pages = shard_own_rows(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
@@ -96,13 +101,15 @@ class Device:
         length = (self.config.path_pages if long else self.config.prompt_pages) * self.config.page_tokens
         size, count = self.config.page_tokens, self.sizes.prompts
         reading = self._reading(pieces, count, length)
-        new = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
+        hidden, *new = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
         self._pages = engine.store(self._pages, reading.places, *new)
+        if self._states is not None:
+            self._states = engine.note(self._states, reading.ends, hidden)
         self.fed += sum(len(piece.tokens) - piece.open for part in pieces for piece in part)
         if self.reward_model is not None:
             model = self.reward_model
             reading = self._reading(pieces, count, length, closed=True)
-            new = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
+            _, *new = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
             self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
             self.rated += sum(len(piece.tokens) for part in pieces for piece in part)
 
@@ -118,6 +125,26 @@ class Device:
         self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
         return own_rows(self.mesh, opinion)
 
+    def value(self, rows: Sequence[Sequence[int]], pieces: Sequence[Sequence[Piece]]) -> np.ndarray:
+        """The opinion of the policy's value head of steps that have ended in these rows, (D, R), in [0, 1]."""
+        shape = (self.parts, self.sizes.rows)
+        ended, ends = np.zeros(shape, bool), np.full(shape, self.sizes.pages, np.int32)
+        for d, found in enumerate(pieces):
+            for row, piece in zip(rows[d], found, strict=True):
+                ended[d, row] = True
+                if piece.places:
+                    ends[d, row] = piece.places[-1] // self.config.page_tokens
+        self.fed += int(ended.sum())
+        self._generation, self._states, opinion = engine.value(
+            self.policy.graph,
+            self.policy.weights,
+            self._generation,
+            self._states,
+            *shard_own_rows(self.mesh, (ended, ends)),
+            width=self.config.samples,
+        )
+        return own_rows(self.mesh, opinion)
+
     def wave(self, parts: Sequence[Part], now: int) -> tuple[np.ndarray, ...]:
         """Runs a wave; returns (D, R, ...) `done`, `stopped`, `length`, `tokens`, `log_probability` of all rows.
 
@@ -127,18 +154,19 @@ class Device:
         plan = self._empty_plan()
         for d, part in enumerate(parts):
             part.fill({name: array[d] for name, array in plan.items()}, now)
-        self.fed += sum(part.opened for part in parts) - opened
+        if not self.own_head:
+            self.fed += sum(part.opened for part in parts) - opened
         config = self.config
-        kept, places, last = shard_own_rows(
-            self.mesh, [plan.pop(name) for name in ("kept", "kept_places", "last_place")]
-        )
+        kept, places = shard_own_rows(self.mesh, [plan.pop(name) for name in ("kept", "kept_places")])
         self._pages = engine.keep(self._pages, self._generation.rows, kept, places)
-        self._generation, *new = engine.wave(
+        ready = shard_own_rows(self.mesh, Plan(**plan))
+        self._generation, last = engine.wave(
             self.policy.graph,
             self.policy.weights,
             self._pages,
+            self._states,
             self._generation,
-            shard_own_rows(self.mesh, Plan(**plan)),
+            ready,
             self._stops,
             self._settings,
             steps=config.wave_steps,
@@ -146,7 +174,8 @@ class Device:
             page_tokens=config.page_tokens,
             truncated=config.sampling.truncated,
         )
-        self._pages = engine.store(self._pages, last, *new)
+        if last is not None:
+            self._pages = engine.store(self._pages, ready.last_place, last.keys, last.values)
         rows = self._generation.rows
         planes = (rows.done, rows.stop, rows.length, rows.tokens, rows.log_probability)
         done, stop, *rest = own_rows(self.mesh, planes)
@@ -182,6 +211,7 @@ class Device:
         table = np.zeros((2, d, rows, c.path_pages), np.int32)
         tokens, places = np.zeros((2, d, rows, length), np.int32)
         places[:] = self.sizes.pages * c.page_tokens
+        ends = np.full_like(places, self.sizes.pages)
         count, start = np.zeros((2, d, rows), np.int32)
         for part, row, piece in ((k, i, piece) for k, found in enumerate(pieces) for i, piece in enumerate(found)):
             pages, filled = page_table(piece.before, c.page_tokens, closed=closed)
@@ -189,5 +219,7 @@ class Device:
             read = len(piece.tokens) - (piece.open and not closed)
             tokens[part, row, :read] = piece.tokens[:read]
             places[part, row, : min(read, len(piece.places))] = piece.places[:read]
+            for end in piece.ends:
+                ends[part, row, end] = piece.places[end] // c.page_tokens
             count[part, row], start[part, row] = read, piece.start
-        return shard_own_rows(self.mesh, Reading(table[0], table[1], tokens, count, start, places))
+        return shard_own_rows(self.mesh, Reading(table[0], table[1], tokens, count, start, places, ends))

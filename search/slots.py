@@ -70,6 +70,7 @@ class Piece:
       before: what holds the tokens before it.
       tokens: at `places`, the first at position `start`.
       open: the last token is left out: it is fed when the path that it ends is opened.
+      ends: which of them are last tokens of nodes whose states are kept.
     """
 
     before: list[Held]
@@ -77,6 +78,7 @@ class Piece:
     places: list[int]
     start: int
     open: bool = True
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,15 @@ class Part:
       config, sizes: of the search, and of this part.
       shared: tokens of the prefix that all prompts share.
       rated: whether a process reward model needs the path of every candidate until it has ended.
+      to_end: whether steps are fed to their last token, for the policy's value head, as soon as they have ended;
+        otherwise their last token is fed when the path that it ends is opened.
     """
 
     config: SearchConfig
     sizes: Sizes
     shared: int
     rated: bool
+    to_end: bool = False
     cache: Cache = field(init=False)
     waiting: deque[Expansion] = field(default_factory=deque)
     opened: int = 0
@@ -160,9 +165,13 @@ class Part:
         if held is None:
             self._unread.add((tree.number, 0))
             return []
-        held.fed = len(tokens) - 1
+        held.fed = len(tokens) - (not self.to_end)
         places = self.cache.places(held, 0, len(tokens))
-        return [Piece([shared] if shared else [], tokens, places, self.shared)]
+        return [self._piece([shared] if shared else [], tokens, places, [len(tokens) - 1])]
+
+    def _piece(self, before: list[Held], tokens: list[int], places: list[int], ends: list[int]) -> Piece:
+        start = sum(held.tokens for held in before)
+        return Piece(before, tokens, places, start, open=not self.to_end, ends=tuple(ends) if self.to_end else ())
 
     def read_lost(self, now: int) -> list[Piece]:
         """The ends of paths whose pages were dropped, of those that can be opened now; as many as are read at once."""
@@ -189,16 +198,19 @@ class Part:
         before = [held for held in map(self.cache.get, there) if held is not None]
         tokens: list[int] = []
         places: list[int] = []
+        ends: list[int] = []
         for owner in lost:
             step = self.step_tokens(tree, owner)
             held = self.cache.hold(owner, len(step), tree.nodes[owner[1]].depth, now)
             assert held is not None
-            held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
+            # The path's last token is fed when it is opened, unless it has to be there by then.
+            held.fed = len(step) - (owner == lost[-1] and not self.to_end)
             tokens += step
             places += self.cache.places(held, 0, len(step))
+            ends.append(len(tokens) - 1)
             self.reread += held.fed if owner not in self._unread else 0
             self._unread.discard(owner)
-        return Piece(before, tokens, places, sum(held.tokens for held in before))
+        return self._piece(before, tokens, places, ends)
 
     def _openable(self) -> int:
         """How many of those that wait `fill` opens at most."""
@@ -247,7 +259,8 @@ class Part:
             self.cache.pin(there, 1)
         path = [held for held in map(self.cache.get, there) if held is not None]
         end = path[-1]
-        end.fed = end.tokens - 1  # its last token is fed now, also where an earlier opening did
+        if not self.to_end:
+            end.fed = end.tokens - 1  # its last token is fed now, also where an earlier opening did
         pages, filled = page_table(path, self.config.page_tokens)
         expansion.path = self._free_paths.pop()
         plan["slot"][index] = expansion.path
@@ -278,7 +291,7 @@ class Part:
     def take(self, ended: Ended, step: Node, now: int) -> Piece | None:
         """Takes a candidate out of its row; gives pages to one that may have children and is not a repetition.
 
-        Returns the step as a process reward model would read it; None for a repetition.
+        Returns the step as a process reward model would read it, and where it goes; None for a repetition.
         """
         expansion, cache = ended.expansion, self.cache
         path, lost = self.missing(expansion)
@@ -288,7 +301,7 @@ class Part:
         if self.config.paging and not (step.terminal or repeated or lost):
             held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)
             if held is not None:
-                held.fed = len(step.tokens) - 1
+                held.fed = len(step.tokens) - (not self.to_end)
                 self._keep.append((ended.row, held))
         expansion.steps[ended.k] = step
         self.rows[ended.row] = None

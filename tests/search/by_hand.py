@@ -30,6 +30,7 @@ class ByHand(Device):
 
     def __init__(self, policy, reward_model, config, mesh):
         self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
+        self.own_head = bool(policy.head) and reward_model is None
         self.parts = row_shards(mesh)
         self.trees = config.trees
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
@@ -40,6 +41,7 @@ class ByHand(Device):
         places = self.sizes.pages * config.page_tokens
         self.pool = [[None] * places for _ in range(self.parts)]
         self.rated_pool = [[None] * places for _ in range(self.parts)]
+        self.states = [[None] * self.sizes.pages for _ in range(self.parts)]  # of a page: the path to a node's end
         self.paths = [{} for _ in range(self.parts)]
         self.rows = [[((), [], 0)] * self.sizes.rows for _ in range(self.parts)]  # path, step, tokens drawn
 
@@ -55,6 +57,8 @@ class ByHand(Device):
             for piece in part:
                 path = self._read(self.pool[d], piece, closed=False)
                 self.fed += len(piece.tokens) - piece.open
+                for end in piece.ends if self.own_head else ():
+                    self.states[d][piece.places[end] // self.config.page_tokens] = path[: piece.start + end + 1]
                 if self.reward_model is not None:
                     assert self._read(self.rated_pool[d], piece, closed=True)[: len(path)] == path
                     self.rated += len(piece.tokens)
@@ -66,6 +70,18 @@ class ByHand(Device):
                 path = self._read(self.rated_pool[d], piece, closed=True)
                 out[d, i] = zlib.crc32(repr(path).encode()) / 2**32
                 self.rated += len(piece.tokens)
+        return out
+
+    def value(self, rows, pieces):
+        out = np.zeros((self.parts, self.sizes.rows))
+        for d, part in enumerate(pieces):
+            for row, piece in zip(rows[d], part, strict=True):
+                path, step, drawn = self.rows[d][row]
+                assert tuple(piece.tokens) == tuple(step[:drawn])
+                if piece.places:
+                    self.states[d][piece.places[-1] // self.config.page_tokens] = (*path, *step)
+                out[d, row] = zlib.crc32(repr((*path, *step)).encode()) / 2**32
+                self.fed += 1
         return out
 
     def _read(self, pool, piece, *, closed):
@@ -90,7 +106,7 @@ class ByHand(Device):
             plan = {name: array[d] for name, array in self._empty_plan().items()}
             opened = part.opened
             part.fill(plan, now)
-            self.fed += part.opened - opened
+            self.fed += 0 if self.own_head else part.opened - opened
             self._keep(d, plan)
             for i, slot in enumerate(plan["slot"][: part.opened - opened].tolist()):
                 self.paths[d][slot] = self._open(d, plan, i)
@@ -115,9 +131,13 @@ class ByHand(Device):
         for page, filled in zip(plan["table"][i], plan["filled"][i], strict=True):
             for offset in range(filled):
                 path = follow(path, self.pool[d][page * size + offset])
-        path = (*path, int(plan["last"][i]))
+        place = plan["last_place"][i, 0]
+        if self.own_head:
+            assert self.states[d][place // size] == path
+        else:
+            path = (*path, int(plan["last"][i]))
+            self.pool[d][place] = path
         assert len(path) == plan["length"][i]
-        self.pool[d][plan["last_place"][i, 0]] = path
         return path
 
     def _drawn(self):
