@@ -36,11 +36,12 @@ MOST_PATHS = 10_000  # of a baseline, which its tokens bound
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all methods share."""
+    """What all methods share; `rated` is the policy of those that ask a process reward model, with its value head."""
 
     config: CompareConfig
     trained: Trained
     policy: Policy
+    rated: Policy
     reward_model: RewardModel | None
     problems: list[Problem]
     pool: Pool
@@ -50,7 +51,7 @@ class Comparison:
         paths = rollouts if settings.baseline.kind == "none" or tokens is None else MOST_PATHS
         needs = settings.resolved().value_weight > 0 or settings.baseline.rated
         search = Search(
-            self.policy,
+            self.rated if needs else self.policy,
             self.problems,
             self.judge,
             dataclasses.replace(settings, rollouts=paths),
@@ -90,13 +91,14 @@ def compare(config: CompareConfig) -> None:
     problems = trained.problems(config.problems)[: config.count]
     if not problems:
         raise UserError(f"problems: {config.problems} of {config.run} is empty")
-    reward_model = None if config.prm is None else trained.reward_model(config.prm)
+    policy = trained.policy(config.policy)
+    rated, reward_model = (policy, None) if config.prm is None else trained.rater(config.prm, policy)
     for method, one in settings.items():
-        if reward_model is None and (one.resolved().value_weight > 0 or one.baseline.rated):
+        if config.prm is None and (one.resolved().value_weight > 0 or one.baseline.rated):
             raise UserError(f"methods.{method} asks a process reward model; name its checkpoint under prm")
     rows: list[Row] = []
     with Pool(trained.config.sandbox) as pool:
-        shared = Comparison(config, trained, trained.policy(config.policy), reward_model, problems, pool)
+        shared = Comparison(config, trained, policy, rated, reward_model, problems, pool)
         for rollouts in config.rollouts:
             first: Row | None = None
             for method, one in settings.items():

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.policy import Policy
+from o1coder_jax.prm import ValueHead
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
@@ -73,6 +74,13 @@ def policy(seed: int = 8) -> Policy:
     model.projection[...] = jnp.asarray(basis.T @ follows / SHAPE.width**0.5, jnp.float32)
     graph, weights = nnx.split(model)
     return Policy(graph, weights, PhraseTokenizer(), f"random-{seed}")
+
+
+def head(seed: int = 1, *, of: str = "random-8") -> ValueHead:
+    """Opinions of that policy, by its own states."""
+    rng = np.random.default_rng(seed)
+    weights = {"value": jnp.asarray(rng.normal(size=SHAPE.width), jnp.float32), "value_bias": jnp.asarray(0.1)}
+    return ValueHead(weights, f"head-{seed}", of)
 
 
 def problem(number: int) -> Problem:

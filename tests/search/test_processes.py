@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.search.processes import DEVICES, nodes
-from tests.search.scripted import PROBLEMS, grown, policy
+from tests.search.processes import DEVICES, VALUED, nodes, rated_nodes
+from tests.search.scripted import PROBLEMS, grown, head, policy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -54,6 +55,13 @@ def expected() -> dict[str, Any]:
     return {name: nodes(tree) for name, tree in grown(problems=PROBLEMS[:7], policy=policy()).items()}
 
 
+@pytest.fixture(scope="module")
+def rated() -> dict[str, Any]:
+    config = dataclasses.replace(VALUED, pages=0)
+    trees = grown(config, PROBLEMS[:7], policy=head().on(policy()))
+    return {name: rated_nodes(tree) for name, tree in trees.items()}
+
+
 def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert sorted(found) == sorted(expected)
     for name, tree in found.items():
@@ -61,16 +69,18 @@ def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert [node[-1] for node in tree] == pytest.approx([node[-1] for node in expected[name]], abs=1e-4)
 
 
-def test_four_devices_grow_the_trees_of_one(expected):
+def test_four_devices_grow_the_trees_of_one(expected, rated):
     [alone] = run(1)
     assert alone["devices"] == DEVICES
     check(alone["trees"], expected)
+    check(alone["rated"], rated)
 
 
-def test_two_processes_with_two_devices_grow_the_same_trees(expected):
+def test_two_processes_with_two_devices_grow_the_same_trees(expected, rated):
     first, second = run(2)
     assert (first["devices"], second["devices"]) == (DEVICES, DEVICES)
     # Problem i belongs to part i modulo 4, and each process has two parts.
     names = [problem.id for problem in PROBLEMS[:7]]
     assert sorted(first["trees"]) == sorted(name for i, name in enumerate(names) if i % DEVICES < 2)
     check({**first["trees"], **second["trees"]}, expected)
+    check({**first["rated"], **second["rated"]}, rated)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import zlib
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import MeshConfig, make_mesh, replicate
 from o1coder_jax.policy import Policy
-from o1coder_jax.prm import RewardModel, ValueHead
+from o1coder_jax.prm import RewardModel
 from o1coder_jax.sampling import seed_for
 from search import waves
 from search.config import BaselineConfig
@@ -23,20 +21,13 @@ from search.tree import Tree
 from search.waves import Search
 from tests.search.by_hand import ByHand
 from tests.search.oracle import Candidate, Oracle
-from tests.search.scripted import CONFIG, PROBLEMS, grown, policy, same, searching
+from tests.search.scripted import CONFIG, PROBLEMS, grown, head, policy, same, searching
 from tests.search.test_opinions import check_opinions
 from tests.search.test_pools import DEEP, LIKE, alike
 from tests.search.test_waves import check_log_probabilities, compiled
-from tests.tiny import SHAPE
 
 MIXED = dataclasses.replace(CONFIG, value_weight=0.5)
 PUCT = dataclasses.replace(MIXED, selection=SelectionConfig(rule="puct", exploration=1.25), rollouts=10, depth=4)
-
-
-def head(seed: int = 1, *, of: str = "random-8") -> ValueHead:
-    rng = np.random.default_rng(seed)
-    weights = {"value": jnp.asarray(rng.normal(size=SHAPE.width), jnp.float32), "value_bias": jnp.asarray(0.1)}
-    return ValueHead(weights, f"head-{seed}", of)
 
 
 @pytest.fixture(scope="module")
@@ -128,16 +119,6 @@ def test_small_pool_and_no_pages_give_the_same_trees_and_values(coder, trees):
         for name, tree in found.items():
             assert [node.tokens for node in tree.nodes] == [node.tokens for node in trees[name].nodes]
             assert [node.visits for node in tree.nodes] == [node.visits for node in trees[name].nodes]
-
-
-def test_two_parts_of_a_mesh_grow_the_trees_of_one(coder, trees):
-    mesh = make_mesh(MeshConfig(cpu_devices=2))
-    if mesh.size < 2:
-        pytest.skip("this process has one device; XLA_FLAGS=--xla_force_host_platform_device_count=2 gives two")
-    spread = dataclasses.replace(coder, weights=replicate(mesh, coder.weights))
-    for name, tree in grown(MIXED, policy=spread, mesh=mesh).items():
-        opinions = [[node.opinion or 0.0 for node in one.nodes] for one in (tree, trees[name])]
-        np.testing.assert_allclose(*opinions, atol=1e-4)
 
 
 def test_killed_search_keeps_what_has_ended_and_grows_the_rest(coder, trees, tmp_path):

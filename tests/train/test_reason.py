@@ -129,7 +129,7 @@ def test_later_rounds_ask_the_reward_model_of_the_round_before(wee: Path, runs: 
 def test_first_round_says_that_there_is_no_reward_model_yet(wee: Path, runs: Path):
     with opened(wee, runs, upto="tcg", search={"value_weight": 0.5}) as session:
         config, model = reason.settings_of(session, 1)
-    assert (config.value_weight, model) == (0.0, None)
+    assert (config.value_weight, model) == (0.0, "")
 
 
 def test_reward_model_must_be_there(wee: Path, runs: Path):
