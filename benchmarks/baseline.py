@@ -40,9 +40,10 @@ def qwen3(model: Transformer) -> dict[str, np.ndarray]:
     embedding = array(model.embedding)
     head = embedding if model.config.tied_embeddings else array(model.projection).T
     found = {"model.embed_tokens.weight": embedding, "lm_head.weight": head, "model.norm.weight": array(model.norm)}
-    into = {"self_attn.q_proj": blocks.query, "self_attn.k_proj": blocks.key, "self_attn.v_proj": blocks.value}
-    into |= {"mlp.gate_proj": blocks.gate, "mlp.up_proj": blocks.up}
-    back = {"self_attn.o_proj": blocks.output, "mlp.down_proj": blocks.down}
+    into = {"self_attn.q_proj": blocks.query.weight, "self_attn.k_proj": blocks.key.weight}
+    into |= {"self_attn.v_proj": blocks.value.weight}
+    into |= {"mlp.gate_proj": blocks.gate.weight, "mlp.up_proj": blocks.up.weight}
+    back = {"self_attn.o_proj": blocks.output.weight, "mlp.down_proj": blocks.down.weight}
     norms = {"input_layernorm": blocks.attention_norm, "post_attention_layernorm": blocks.mlp_norm}
     norms |= {"self_attn.q_norm": blocks.query_norm, "self_attn.k_norm": blocks.key_norm}
     for i in range(layers):

@@ -23,11 +23,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax.sampling import draw, uniforms
 from o1coder_jax.stopping import Stops, begins, ends
-from o1coder_jax.transformer import Transformer
+from o1coder_jax.transformer import ModelConfig, Transformer
 
 NEGATIVE = -1e30  # masked score: finite, so that a row without keys still has a softmax
 
-Cache = tuple[Array, ...]  # one array per layer: the token loop never slices a stacked cache
+# One array per layer, so that the token loop never slices a stacked cache; of a scanned model a single array, with the
+# layers as an axis before those of one layer's array.
+Cache = tuple[Array, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -89,16 +91,19 @@ class Rows:
     values: Cache
 
 
+def empty_cache(config: ModelConfig, *places: int) -> Cache:
+    """Keys (or values) of so many places."""
+    shape = (*places, config.kv_heads, config.head_size)
+    if config.scanned:
+        return (jnp.zeros((config.layers, *shape), config.dtype),)
+    return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers))
+
+
 def empty_paths(model: Transformer, paths: int, places: int) -> Paths:
     """Room for paths."""
     c = model.config
-    shape = (paths, places, c.kv_heads, c.head_size)
     return Paths(
-        Prefix(
-            tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
-            tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
-            jnp.zeros(shape[:2], bool),
-        ),
+        Prefix(empty_cache(c, paths, places), empty_cache(c, paths, places), jnp.zeros((paths, places), bool)),
         jnp.zeros((paths, model.vocab_size), jnp.float32),
         jnp.zeros(paths, jnp.int32),
     )
@@ -106,24 +111,27 @@ def empty_paths(model: Transformer, paths: int, places: int) -> Paths:
 
 def empty_rows(model: Transformer, rows: int, capacity: int) -> Rows:
     """Rows that are all done: places to open."""
-    c = model.config
-    shape = (rows, capacity, c.kv_heads, c.head_size)
 
     def plane() -> Array:  # one for each: buffers that are donated must not be shared
         return jnp.zeros(rows, jnp.int32)
 
     return Rows(
-        tokens=jnp.zeros(shape[:2], jnp.int32),
-        log_probability=jnp.zeros(shape[:2], jnp.float32),
+        tokens=jnp.zeros((rows, capacity), jnp.int32),
+        log_probability=jnp.zeros((rows, capacity), jnp.float32),
         length=plane(),
         done=jnp.ones(rows, bool),
         stop=plane(),
         path=plane(),
         lane=plane(),
         seeds=jnp.zeros((rows, 2), jnp.uint32),
-        keys=tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
-        values=tuple(jnp.zeros(shape, c.dtype) for _ in range(c.layers)),
+        keys=empty_cache(model.config, rows, capacity),
+        values=empty_cache(model.config, rows, capacity),
     )
+
+
+def prefix_positions(prefix: Prefix) -> Int[Array, "P S"]:
+    """Where the token of each place stands in its sequence; places without one say nothing."""
+    return jnp.cumsum(prefix.valid, axis=1) - 1
 
 
 def read_on(
@@ -151,11 +159,15 @@ def read_on(
         before = jnp.broadcast_to(prefix.valid[:, None, :], (*mask.shape[:2], prefix.valid.shape[1]))
         mask = jnp.concatenate([before, mask], axis=-1)
 
-    def attend(cache: tuple[Array, Array] | None, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
-        keys, values = k, v
-        if cache is not None:
+    def attend(
+        cache: tuple[Array, Array] | None, q: Array, k: Array, v: Array, window: Array | None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        keys, values, key_positions = k, v, positions
+        if cache is not None and prefix is not None:
             keys, values = jnp.concatenate([cache[0], k], axis=1), jnp.concatenate([cache[1], v], axis=1)
-        return jax.nn.dot_product_attention(q, keys, values, mask=mask[:, None]), (k, v)
+            key_positions = jnp.concatenate([prefix_positions(prefix), positions], axis=1)
+        seen = mask if window is None else mask & (positions[:, :, None] - key_positions[:, None, :] < window)
+        return jax.nn.dot_product_attention(q, keys, values, mask=seen[:, None]), (k, v)
 
     cache = None if prefix is None else [*zip(prefix.keys, prefix.values, strict=True)]
     hidden, kept = model.hidden(tokens, positions, attend, cache)
@@ -262,17 +274,23 @@ def feed_rows(
     token = jnp.take_along_axis(rows.tokens, at[:, None], axis=1)
     earlier = jnp.arange(capacity) < at[:, None]  # (R, C), own tokens fed before
     path = jnp.where(going, rows.path, len(valid))  # out of range: takes no place among its path's rows
+    positions = (paths.length[rows.path] + at)[:, None]
 
-    def attend(cache: Any, q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
+    def attend(cache: Any, q: Array, k: Array, v: Array, window: Array | None) -> tuple[Array, tuple[Array, Array]]:
         (path_keys, path_values), row_keys, row_values = cache
         query = q.reshape(count, c.kv_heads, c.heads // c.kv_heads, c.head_size) * c.head_size**-0.5
         k, v = (x.reshape(count, c.kv_heads, c.head_size) for x in (k, v))
         # Rows that share a path meet its keys as one matrix product: queries are laid out by (path, lane).
         laid = jnp.zeros((len(valid), width, *query.shape[1:]), query.dtype).at[path, rows.lane].set(query, mode="drop")
         shared = jnp.einsum("pkgre,psge->pkgrs", laid, path_keys, preferred_element_type=jnp.float32)
-        shared = jnp.where(valid[:, None, None, None, :], shared, NEGATIVE)
         own = jnp.einsum("ngre,ncge->ngrc", query, row_keys, preferred_element_type=jnp.float32)
-        own = jnp.where(earlier[:, None, None, :], own, NEGATIVE)
+        path_seen, own_seen = valid[:, None], earlier  # (P, 1 or K, S), (R, C)
+        if window is not None:
+            place = jnp.zeros((len(valid), width), at.dtype).at[path, rows.lane].set(positions[:, 0], mode="drop")
+            path_seen = path_seen & (place[:, :, None] - prefix_positions(paths.prefix)[:, None, :] < window)
+            own_seen = own_seen & (at[:, None] - jnp.arange(capacity) < window)
+        shared = jnp.where(path_seen[:, :, None, None, :], shared, NEGATIVE)
+        own = jnp.where(own_seen[:, None, None, :], own, NEGATIVE)
         itself = jnp.einsum("ngre,nge->ngr", query, k, preferred_element_type=jnp.float32)
         # One softmax over three parts: each is weighed against the largest score of all.
         shared_top = jnp.max(shared, axis=-1)
@@ -290,13 +308,12 @@ def feed_rows(
 
     shared_cache = zip(paths.prefix.keys, paths.prefix.values, strict=True)
     cache = [*zip(shared_cache, rows.keys, rows.values, strict=True)]
-    positions = (paths.length[rows.path] + at)[:, None]
     hidden, kept = model.hidden(token, positions, attend, cache)
     fed = jnp.where(going, at, capacity)  # out of range: dropped
     row = jnp.arange(count)
 
     def put(cache: Array, new: Array) -> Array:
-        return cache.at[row, fed].set(new, mode="drop")
+        return cache.at[..., row, fed, :, :].set(new, mode="drop")
 
     keys = tuple(put(old, k) for (k, _), old in zip(kept, rows.keys, strict=True))
     values = tuple(put(old, v) for (_, v), old in zip(kept, rows.values, strict=True))

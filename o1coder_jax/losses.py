@@ -4,7 +4,8 @@ A batch is a dictionary of arrays (B, S): `tokens`, `positions`, `segments` (0 i
 several to a row), `weight` (1 where a token carries loss), and what an objective needs beside them. Entry i of
 `weight`, `old`, `advantage` ... speaks of token i, which is predicted at i - 1.
 
-Each objective returns the loss and a dictionary of scalar metrics.
+Each objective returns the loss and a dictionary of scalar metrics, all means over the batch. A part of a batch carries
+the whole batch's denominators (`totals`), so that the parts' losses, gradients and metrics add up to the whole's.
 """
 
 from __future__ import annotations
@@ -52,23 +53,49 @@ def log_probability(
     return picked, entropy
 
 
+def states(model: Transformer, batch: Batch) -> Float[Array, "B S D"]:
+    """The model's states of a batch."""
+    return model.read(batch["tokens"], batch["positions"], batch["segments"], batch.get("dropout"))
+
+
 def token_scores(model: Transformer, batch: Batch) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
     """log p(token i | its segment's past) at i, and the entropy there; entry 0 of a row is 0."""
-    hidden = model.read(batch["tokens"], batch["positions"], batch["segments"])
+    hidden = states(model, batch)
     picked, entropy = log_probability(model, hidden[:, :-1], batch["tokens"][:, 1:])
     return tuple(jnp.pad(x, ((0, 0), (1, 0))) for x in (picked, entropy))  # type: ignore[return-value]
 
 
-def weighted_mean(values: Float[Array, "*shape"], weight: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """sum(values * weight) / sum(weight); 0 when all weights are 0. Masked entries have no influence."""
-    return jnp.sum(jnp.where(weight > 0, values, 0.0) * weight) / jnp.maximum(jnp.sum(weight), 1e-8)
+def weighted_mean(
+    values: Float[Array, "*shape"], weight: Float[Array, "*shape"], total: Float[Array, ""] | None = None
+) -> Float[Array, ""]:
+    """sum(values * weight) / sum(weight); 0 when all weights are 0. Masked entries have no influence.
+
+    `total` stands for the sum of the weights where these are part of a larger batch.
+    """
+    total = jnp.sum(weight) if total is None else total
+    return jnp.sum(jnp.where(weight > 0, values, 0.0) * weight) / jnp.maximum(total, 1e-8)
+
+
+def totals(batch: Batch) -> Batch:
+    """The denominators of a batch's means, for its parts to carry."""
+    out = {"weight_total": jnp.sum(batch["weight"])}
+    return out | ({"valid_total": jnp.sum(batch["valid"]) / 2} if "valid" in batch else {})
+
+
+def token_mean(batch: Batch, values: Float[Array, "B S"]) -> Float[Array, ""]:
+    """The mean over the batch's weighted tokens."""
+    return weighted_mean(values, batch["weight"], batch.get("weight_total"))
+
+
+def pair_mean(batch: Batch, values: Float[Array, " pairs"]) -> Float[Array, ""]:
+    """The mean over the batch's pairs that are no padding."""
+    return weighted_mean(values, batch["valid"].reshape(-1, 2)[:, 0], batch.get("valid_total"))
 
 
 def sft(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
     """L = -mean log pi(token | past) over the weighted tokens; prompts carry no weight."""
     picked, entropy = token_scores(model, batch)
-    loss = -weighted_mean(picked, batch["weight"])
-    return loss, {"entropy": weighted_mean(entropy, batch["weight"])}
+    return -token_mean(batch, picked), {"entropy": token_mean(batch, entropy)}
 
 
 def sequence_scores(model: Transformer, batch: Batch) -> Float[Array, " B"]:
@@ -86,12 +113,11 @@ def dpo(model: Transformer, batch: Batch, *, beta: float, sft_weight: float) -> 
     """
     score = sequence_scores(model, batch)
     gain = (score - batch["reference"]).reshape(-1, 2)
-    valid = batch["valid"].reshape(-1, 2)[:, 0]
     margin = beta * (gain[:, 0] - gain[:, 1])
     chosen_tokens = jnp.sum(batch["weight"], axis=-1).reshape(-1, 2)[:, 0]
     chosen_loss = -score.reshape(-1, 2)[:, 0] / jnp.maximum(chosen_tokens, 1)
-    loss = weighted_mean(-jax.nn.log_sigmoid(margin) + sft_weight * chosen_loss, valid)
-    return loss, {"margin": weighted_mean(margin, valid), "accuracy": weighted_mean((margin > 0) * 1.0, valid)}
+    loss = pair_mean(batch, -jax.nn.log_sigmoid(margin) + sft_weight * chosen_loss)
+    return loss, {"margin": pair_mean(batch, margin), "accuracy": pair_mean(batch, (margin > 0) * 1.0)}
 
 
 def prm_pointwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
@@ -99,10 +125,10 @@ def prm_pointwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
 
     `label` holds v in [0, 1] (hard labels are 0 or 1), `weight` is positive at the last token of a labelled step.
     """
-    score = model.values(model.read(batch["tokens"], batch["positions"], batch["segments"]))
+    score = model.values(states(model, batch))
     label = batch["label"]
     loss = -(label * jax.nn.log_sigmoid(score) + (1 - label) * jax.nn.log_sigmoid(-score))
-    return weighted_mean(loss, batch["weight"]), {"score": weighted_mean(jax.nn.sigmoid(score), batch["weight"])}
+    return token_mean(batch, loss), {"score": token_mean(batch, jax.nn.sigmoid(score))}
 
 
 def prm_pairwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
@@ -111,12 +137,10 @@ def prm_pairwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
     Rows 2i and 2i + 1 are the winner and the loser; `weight` marks each one's last token; `valid` (B,) is 0 for
     padding pairs.
     """
-    score = model.values(model.read(batch["tokens"], batch["positions"], batch["segments"]))
+    score = model.values(states(model, batch))
     last = jnp.sum(jnp.where(batch["weight"] > 0, score, 0.0), axis=-1).reshape(-1, 2)
-    valid = batch["valid"].reshape(-1, 2)[:, 0]
     margin = last[:, 0] - last[:, 1]
-    loss = weighted_mean(-jax.nn.log_sigmoid(margin), valid)
-    return loss, {"accuracy": weighted_mean((margin > 0) * 1.0, valid)}
+    return pair_mean(batch, -jax.nn.log_sigmoid(margin)), {"accuracy": pair_mean(batch, (margin > 0) * 1.0)}
 
 
 @dataclass(frozen=True)
@@ -154,12 +178,11 @@ def policy_gradient(model: Transformer, batch: Batch, *, clip: ClipConfig) -> tu
     surrogate = jnp.minimum(ratio * advantage, clipped * advantage)
     drift = jnp.where(weight > 0, batch["reference"] - picked, 0.0)
     divergence = jnp.exp(drift) - drift - 1
-    loss = weighted_mean(clip.kl * divergence - surrogate, weight)
-    return loss, {
-        "kl": weighted_mean(divergence, weight),
-        "entropy": weighted_mean(entropy, weight),
-        "clip_share": weighted_mean((ratio * advantage > clipped * advantage) * 1.0, weight),
-        "ratio": weighted_mean(ratio, weight),
+    return token_mean(batch, clip.kl * divergence - surrogate), {
+        "kl": token_mean(batch, divergence),
+        "entropy": token_mean(batch, entropy),
+        "clip_share": token_mean(batch, (ratio * advantage > clipped * advantage) * 1.0),
+        "ratio": token_mean(batch, ratio),
     }
 
 

@@ -6,6 +6,7 @@ Axes: `data` (rows and trees are split), `fsdp` (rows and parameters are split),
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,10 +15,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
 
 from o1coder_jax.errors import UserError
 
 T = TypeVar("T")
+AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
 
 
@@ -60,7 +63,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh {data} x {config.fsdp} x {config.tensor} (data x fsdp x tensor) does not use the "
             f"{len(devices)} devices; set mesh.data to -1 and fsdp * tensor to a divisor of {len(devices)}"
         )
-    return Mesh(np.array(devices).reshape(data, config.fsdp, config.tensor), ("data", "fsdp", "tensor"))
+    return Mesh(np.array(devices).reshape(data, config.fsdp, config.tensor), AXES)
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -118,35 +121,73 @@ def replicate(mesh: Mesh, tree: T) -> T:
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def parameter_spec(name: str, shape: tuple[int, ...]) -> P:
-    """How a parameter is split, by the last part of its name; stacked layers keep their first axis whole.
+RULES: dict[str, P] = {
+    # By a parameter's name. Stacked layers keep their first axis whole; width goes to `fsdp`, heads, the MLP's inner
+    # axis and the vocabulary to `tensor`.
+    "query.weight": P(None, "fsdp", "tensor", None),
+    "key.weight": P(None, "fsdp", "tensor", None),
+    "value.weight": P(None, "fsdp", "tensor", None),
+    "output.weight": P(None, "tensor", None, "fsdp"),
+    "gate.weight": P(None, "fsdp", "tensor"),
+    "up.weight": P(None, "fsdp", "tensor"),
+    "down.weight": P(None, "tensor", "fsdp"),
+    "query.bias": P(None, "tensor", None),
+    "key.bias": P(None, "tensor", None),
+    "value.bias": P(None, "tensor", None),
+    "gate.bias": P(None, "tensor"),
+    "up.bias": P(None, "tensor"),
+    "query.lora_a": P(None, "fsdp", None),
+    "key.lora_a": P(None, "fsdp", None),
+    "value.lora_a": P(None, "fsdp", None),
+    "output.lora_a": P(None, "tensor", None, None),
+    "gate.lora_a": P(None, "fsdp", None),
+    "up.lora_a": P(None, "fsdp", None),
+    "down.lora_a": P(None, "tensor", None),
+    "query.lora_b": P(None, None, "tensor", None),
+    "key.lora_b": P(None, None, "tensor", None),
+    "value.lora_b": P(None, None, "tensor", None),
+    "output.lora_b": P(None, None, "fsdp"),
+    "gate.lora_b": P(None, None, "tensor"),
+    "up.lora_b": P(None, None, "tensor"),
+    "down.lora_b": P(None, None, "fsdp"),
+    "embedding": P("tensor", "fsdp"),
+    "projection": P("fsdp", "tensor"),
+}
+PARTS_OF_LINEAR = ("weight", "bias", "lora_a", "lora_b")
 
-    Width goes to `fsdp`, heads, the MLP's inner axis and the vocabulary to `tensor`.
-    """
-    rules: dict[str, P] = {
-        "query": P(None, "fsdp", "tensor", None),
-        "key": P(None, "fsdp", None, None),
-        "value": P(None, "fsdp", None, None),
-        "output": P(None, "tensor", None, "fsdp"),
-        "gate": P(None, "fsdp", "tensor"),
-        "up": P(None, "fsdp", "tensor"),
-        "down": P(None, "tensor", "fsdp"),
-        "embedding": P("tensor", "fsdp"),
-        "projection": P("fsdp", "tensor"),
-    }
-    spec = rules.get(name, P())
-    return spec if len(spec) == len(shape) else P()
+
+def parameter_name(path: tuple[Any, ...]) -> str:
+    """A parameter's name from its path in a tree (or in one that mirrors it), as `query.weight` or `embedding`."""
+    names = [str(key.key) for key in path if hasattr(key, "key")]
+    return ".".join(names[-2:] if names[-1:] and names[-1] in PARTS_OF_LINEAR else names[-1:])
+
+
+def parameter_spec(name: str, shape: tuple[int, ...], sizes: Mapping[str, int], *, axes: Sequence[str] = AXES) -> P:
+    """How a parameter is split, by `RULES`; over `axes` alone. What an axis does not divide is not split over it."""
+    rule = RULES.get(name, P())
+    if len(rule) != len(shape):
+        return P()
+
+    def split(axis: Any, size: int) -> Any:
+        return axis if axis in axes and size % sizes[axis] == 0 else None
+
+    return P(*(split(axis, size) for axis, size in zip(rule, shape, strict=True)))
+
+
+def parameter_shardings(mesh: Mesh, weights: Any, *, axes: Sequence[str] = AXES) -> Any:
+    """Where each parameter of a tree goes: a tree of shardings. The tree may hold arrays or their shapes."""
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, parameter_spec(parameter_name(path), leaf.shape, mesh.shape, axes=axes))
+
+    return jax.tree_util.tree_map_with_path(place, weights)
 
 
 def shard_parameters(mesh: Mesh, weights: T) -> T:
     """Puts a tree of parameters (and whatever mirrors it, such as moments) on the mesh by `parameter_spec`."""
+    return jax.device_put(weights, parameter_shardings(mesh, weights))
 
-    def place(path: tuple[Any, ...], leaf: Any) -> Any:
-        name = next((str(k.key) for k in reversed(path) if hasattr(k, "key")), "")
-        spec = parameter_spec(name, leaf.shape)
-        divides = all(
-            axis is None or size % mesh.shape[axis] == 0 for axis, size in zip(spec, leaf.shape, strict=False)
-        )
-        return jax.device_put(leaf, NamedSharding(mesh, spec if divides else P()))
 
-    return jax.tree_util.tree_map_with_path(place, weights)
+def constrain(x: Array, *axes: Any) -> Array:
+    """How an array in a jitted function is split over the mesh that `jax.set_mesh` names; without one, nothing."""
+    return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, P(*axes))

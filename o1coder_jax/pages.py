@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from o1coder_jax.decode import Cache, Prefix
+from o1coder_jax.decode import Cache, Prefix, empty_cache
 from o1coder_jax.transformer import ModelConfig
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pages:
-    """The pool: L arrays (M, G, E) of keys and of values."""
+    """The pool: keys and values of M places, as `decode.Cache`."""
 
     keys: Cache
     values: Cache
@@ -32,11 +32,7 @@ class Pages:
 
 def empty_pages(config: ModelConfig, places: int) -> Pages:
     """A pool of so many places."""
-    shape = (places, config.kv_heads, config.head_size)
-    return Pages(
-        tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers)),
-        tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers)),
-    )
+    return Pages(empty_cache(config, places), empty_cache(config, places))
 
 
 def gather(pages: Pages, table: Int[Array, "O Q"], filled: Int[Array, "O Q"], page_tokens: int) -> Prefix:
@@ -49,14 +45,15 @@ def gather(pages: Pages, table: Int[Array, "O Q"], filled: Int[Array, "O Q"], pa
     offset = jnp.arange(page_tokens)
     places = (table[:, :, None] * page_tokens + offset).reshape(len(table), -1)
     valid = (offset < filled[:, :, None]).reshape(len(table), -1)
-    return Prefix(tuple(pool[places] for pool in pages.keys), tuple(pool[places] for pool in pages.values), valid)
+    keys, values = (tuple(pool[..., places, :, :] for pool in cache) for cache in (pages.keys, pages.values))
+    return Prefix(keys, values, valid)
 
 
 def write(pages: Pages, places: Int[Array, "B S"], keys: Cache, values: Cache) -> Pages:
-    """Puts keys and values, L arrays (B, S, G, E), at these places; M or more drops one."""
+    """Puts keys and values of B x S tokens at these places; M or more drops one."""
 
     def put(pool: Array, new: Array) -> Array:
-        return pool.at[places].set(new, mode="drop")
+        return pool.at[..., places, :, :].set(new, mode="drop")
 
     return Pages(
         tuple(put(pool, new) for pool, new in zip(pages.keys, keys, strict=True)),

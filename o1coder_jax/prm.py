@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.linear import Frozen
 from o1coder_jax.policy import Policy
 from o1coder_jax.transformer import ModelConfig, Transformer
 
@@ -71,6 +72,18 @@ def with_value_head(
     copied = jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(nnx.merge(graph, weights))))
     head = nnx.to_pure_dict(nnx.state(model))
     nnx.update(model, head | copied)
+    return nnx.split(model)
+
+
+def fresh_head(policy: Policy) -> tuple[nnx.GraphDef[Transformer], Any]:
+    """A policy with a new value head at zero; nothing but the head is an `nnx.Param`, so nothing else is trained."""
+    model = nnx.merge(policy.graph, policy.weights)
+    for _, module in nnx.iter_modules(model):
+        for name, variable in list(vars(module).items()):
+            if isinstance(variable, nnx.Variable):
+                setattr(module, name, Frozen(variable[...]))
+    model.value = nnx.Param(jnp.zeros(model.config.width))
+    model.value_bias = nnx.Param(jnp.zeros(()))
     return nnx.split(model)
 
 

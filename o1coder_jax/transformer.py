@@ -2,71 +2,33 @@
 
 A pre-norm decoder with RMSNorm, rotary positions, grouped queries and SwiGLU (the Qwen2/3 and Llama form).
 Layers are stacked on a leading axis; deep models scan them, so that compile time does not grow with depth. How queries
-meet keys is handed in as a function: training, prefill and decoding differ in nothing else.
+meet keys is handed in as a function: training, prefill and decoding differ in nothing else. Weights are of any dtype
+and cast to that of the activations once, before the layers run; norms, softmax, logits and values are float32.
 
 Shapes: B rows, S positions, V vocabulary, D width, H query heads, G key-value heads, E head size, L layers.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
-from o1coder_jax.errors import UserError
+from o1coder_jax.attention import attention
+from o1coder_jax.linear import Linear, normal
+from o1coder_jax.mesh import ROWS, constrain
+from o1coder_jax.model_config import ModelConfig, RopeScaling
 
-UNROLLED_LAYERS = 4  # up to so many layers are unrolled: no slicing of stacked weights and caches at run time
+__all__ = ["Attend", "Block", "ModelConfig", "RopeScaling", "Transformer", "parameter_count", "rms_norm", "rotate"]
 
-# (cache of this layer, queries (B, S, H, E), keys (B, S, G, E), values (B, S, G, E))
+# (cache of this layer, queries (B, S, H, E), keys (B, S, G, E), values (B, S, G, E), tokens that a token sees or None)
 #   -> (attended (B, S, H, E), what the layer hands back, e.g. its keys and values)
-Attend = Callable[[Any, Array, Array, Array], tuple[Array, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The decoder's shape.
-
-    Attributes:
-      width, layers, heads, kv_heads, head_size, mlp_width: sizes; heads is a multiple of kv_heads.
-      rope_theta: base of the rotary frequencies.
-      norm_eps: epsilon of every RMSNorm.
-      qkv_bias: biases on the query, key and value projections (Qwen2).
-      qk_norm: RMSNorm on each head's queries and keys (Qwen3).
-      tied_embeddings: the output projection is the embedding.
-      dtype: of activations; parameters are float32.
-    """
-
-    width: int = 96
-    layers: int = 3
-    heads: int = 3
-    kv_heads: int = 1
-    head_size: int = 32
-    mlp_width: int = 256
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-6
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    tied_embeddings: bool = True
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        for field in ("width", "layers", "heads", "kv_heads", "head_size", "mlp_width"):
-            if getattr(self, field) < 1:
-                raise UserError(f"model.{field} is {getattr(self, field)}; it must be at least 1")
-        if self.heads % self.kv_heads:
-            raise UserError(f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}")
-        if self.head_size % 2:
-            raise UserError(f"model.head_size {self.head_size} is odd; rotary positions need an even size")
-
-
-def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
-    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5)
+Attend = Callable[[Any, Array, Array, Array, Array | None], tuple[Array, Any]]
 
 
 def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) -> Float[Array, "... D"]:
@@ -76,23 +38,15 @@ def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) ->
     return (x32 * scale).astype(x.dtype)
 
 
-def rotate(x: Float[Array, "B S N E"], positions: Int[Array, "B S"], theta: float) -> Float[Array, "B S N E"]:
+def rotate(
+    x: Float[Array, "B S N E"], positions: Int[Array, "B S"], frequencies: Float[np.ndarray, " F"]
+) -> Float[Array, "B S N E"]:
     """Rotary positions (arXiv 2104.09864), halves convention of the Hugging Face checkpoints."""
     half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
-def project(x: Float[Array, "B S D"], weight: Float[Array, "D *out"]) -> Float[Array, "B S *out"]:
-    """x times a weight over the last axis of x, as one matrix product of all tokens.
-
-    Two axes on each side: the gradient of a three-axis product takes 3.4 times as long on a CPU.
-    """
-    flat = x.reshape(-1, x.shape[-1]) @ weight.reshape(weight.shape[0], -1).astype(x.dtype)
-    return flat.reshape(*x.shape[:-1], *weight.shape[1:])
 
 
 class Block(nnx.Module):
@@ -102,41 +56,44 @@ class Block(nnx.Module):
         c = config
         self.config = config
         self.attention_norm = nnx.Param(jnp.ones(c.width))
-        self.query = _normal(rngs, (c.width, c.heads, c.head_size), c.width)
-        self.key = _normal(rngs, (c.width, c.kv_heads, c.head_size), c.width)
-        self.value = _normal(rngs, (c.width, c.kv_heads, c.head_size), c.width)
-        self.output = _normal(rngs, (c.heads, c.head_size, c.width), c.heads * c.head_size * 2 * c.layers)
-        if c.qkv_bias:
-            self.query_bias = nnx.Param(jnp.zeros((c.heads, c.head_size)))
-            self.key_bias = nnx.Param(jnp.zeros((c.kv_heads, c.head_size)))
-            self.value_bias = nnx.Param(jnp.zeros((c.kv_heads, c.head_size)))
+        kv_shape = (c.kv_heads, c.head_size)
+        self.query = Linear((c.width,), (c.heads, c.head_size), fan_in=c.width, bias=c.qkv_bias, rngs=rngs)
+        self.key = Linear((c.width,), kv_shape, fan_in=c.width, bias=c.qkv_bias, rngs=rngs)
+        self.value = Linear((c.width,), kv_shape, fan_in=c.width, bias=c.qkv_bias, rngs=rngs)
+        fan_in = c.heads * c.head_size * 2 * c.layers
+        self.output = Linear((c.heads, c.head_size), (c.width,), fan_in=fan_in, bias=c.output_bias, rngs=rngs)
         if c.qk_norm:
             self.query_norm = nnx.Param(jnp.ones(c.head_size))
             self.key_norm = nnx.Param(jnp.ones(c.head_size))
         self.mlp_norm = nnx.Param(jnp.ones(c.width))
-        self.gate = _normal(rngs, (c.width, c.mlp_width), c.width)
-        self.up = _normal(rngs, (c.width, c.mlp_width), c.width)
-        self.down = _normal(rngs, (c.mlp_width, c.width), c.mlp_width * 2 * c.layers)
+        self.gate = Linear((c.width,), (c.mlp_width,), fan_in=c.width, bias=c.mlp_bias, rngs=rngs)
+        self.up = Linear((c.width,), (c.mlp_width,), fan_in=c.width, bias=c.mlp_bias, rngs=rngs)
+        fan_in = c.mlp_width * 2 * c.layers
+        self.down = Linear((c.mlp_width,), (c.width,), fan_in=fan_in, bias=c.mlp_bias, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B S D"], positions: Int[Array, "B S"], attend: Callable[..., tuple[Array, Any]]
+        self,
+        x: Float[Array, "B S D"],
+        positions: Int[Array, "B S"],
+        attend: Callable[..., tuple[Array, Any]],
+        dropout: UInt32[Array, "B 2"] | None = None,
     ) -> tuple[Float[Array, "B S D"], Any]:
         c = self.config
+
+        def seed(number: int) -> Array | None:  # each product of a layer hides inputs of its own
+            return None if dropout is None else dropout.at[:, 1].add(np.uint32(number))
+
         h = rms_norm(x, self.attention_norm[...], c.norm_eps)
-        q, k, v = (project(h, weight[...]) for weight in (self.query, self.key, self.value))
-        if c.qkv_bias:
-            q = q + self.query_bias[...].astype(x.dtype)
-            k = k + self.key_bias[...].astype(x.dtype)
-            v = v + self.value_bias[...].astype(x.dtype)
+        q, k, v = self.query(h, seed(0)), self.key(h, seed(1)), self.value(h, seed(2))
         if c.qk_norm:
             q = rms_norm(q, self.query_norm[...], c.norm_eps)
             k = rms_norm(k, self.key_norm[...], c.norm_eps)
-        attended, kept = attend(rotate(q, positions, c.rope_theta), rotate(k, positions, c.rope_theta), v)
-        merged = attended.reshape(*x.shape[:2], c.heads * c.head_size)
-        x = x + project(merged, self.output[...].reshape(-1, c.width))
+        frequencies = c.frequencies()
+        attended, kept = attend(rotate(q, positions, frequencies), rotate(k, positions, frequencies), v)
+        x = x + self.output(attended.reshape(*x.shape[:2], c.heads, c.head_size), seed(3))
         h = rms_norm(x, self.mlp_norm[...], c.norm_eps)
-        gated = jax.nn.silu(project(h, self.gate[...])) * project(h, self.up[...])
-        return x + project(gated, self.down[...]), kept
+        gated = jax.nn.silu(self.gate(h, seed(4))) * self.up(h, seed(5))
+        return x + self.down(gated, seed(6)), kept
 
 
 class Transformer(nnx.Module):
@@ -161,7 +118,7 @@ class Transformer(nnx.Module):
         self.blocks = stacked(rngs)
         self.norm = nnx.Param(jnp.ones(config.width))
         if not config.tied_embeddings:
-            self.projection = _normal(rngs, (config.width, vocab_size), config.width)
+            self.projection = normal(rngs, (config.width, vocab_size), config.width)
         if value_head:
             self.value = nnx.Param(jnp.zeros(config.width))
             self.value_bias = nnx.Param(jnp.zeros(()))
@@ -176,36 +133,54 @@ class Transformer(nnx.Module):
         positions: Int[Array, "B S"],
         attend: Attend,
         cache: Sequence[Any] | None = None,
+        dropout: UInt32[Array, "B 2"] | None = None,
     ) -> tuple[Float[Array, "B S D"], list[Any]]:
         """Runs the layers.
 
         Args:
           tokens, positions: what is read, and where each token stands in its sequence.
           attend: how queries meet keys; called once per layer with that layer's cache.
-          cache: L trees of arrays, one per layer, or None.
+          cache: L trees of arrays, one per layer; of a scanned model one tree whose arrays have the layers as their
+            first axis; or None.
+          dropout: a seed for each row, in training with an adapter that hides inputs.
 
         Returns:
-          The final, normed states, and what each layer's `attend` handed back: L trees.
+          The final, normed states, and what each layer's `attend` handed back: L trees, or one as in `cache`.
         """
-        layers = self.config.layers
+        c = self.config
         graph, weights = nnx.split(self.blocks)
-        x = self.embedding[...][tokens].astype(self.config.dtype)
+        weights = jax.tree.map(self._cast, weights)  # before the layers: what they gather is of the smaller dtype
+        x = constrain(self.embedding[...][tokens].astype(c.dtype), ROWS, None, None)
+        windows = c.windows()
+        numbers = None if dropout is None else jnp.arange(c.layers, dtype=jnp.uint32)
 
-        def layer(x: Array, scanned: tuple[Any, Any]) -> tuple[Array, Any]:
-            layer_weights, layer_cache = scanned
-            return nnx.merge(graph, layer_weights)(x, positions, functools.partial(attend, layer_cache))
+        def layer(x: Array, scanned: tuple[Any, Any, Any, Any]) -> tuple[Array, Any]:
+            layer_weights, layer_cache, window, number = scanned
 
+            def meet(q: Array, k: Array, v: Array) -> tuple[Array, Any]:
+                return attend(layer_cache, q, k, v, window)
+
+            seeds = None if dropout is None else dropout ^ (number * np.uint32(0x9E3779B9))
+            x, out = nnx.merge(graph, layer_weights)(x, positions, meet, seeds)
+            return constrain(x, ROWS, None, None), out
+
+        layer = _rematerialized(layer, c.rematerialize)
         kept: list[Any] = []
-        if layers <= UNROLLED_LAYERS:
-            for index in range(layers):
-                layer_weights = jax.tree.map(lambda w, i=index: w[i], weights)
-                x, out = layer(x, (layer_weights, cache[index] if cache else None))
-                kept.append(out)
+        if c.scanned:
+            x, out = jax.lax.scan(layer, x, (weights, cache[0] if cache else None, windows, numbers), length=c.layers)
+            kept.append(out)
         else:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cache) if cache else None
-            x, out = jax.lax.scan(layer, x, (weights, stacked), length=layers)
-            kept = [jax.tree.map(lambda leaf, i=index: leaf[i], out) for index in range(layers)]
-        return rms_norm(x, self.norm[...], self.config.norm_eps), kept
+            for index in range(c.layers):
+                own: tuple[Any, ...] = (cache[index] if cache else None,)
+                own += tuple(None if plane is None else jnp.asarray(plane)[index] for plane in (windows, numbers))
+                x, out = layer(x, (jax.tree.map(lambda w, i=index: w[i], weights), *own))
+                kept.append(out)
+        return rms_norm(x, self.norm[...], c.norm_eps), kept
+
+    def _cast(self, weight: Array) -> Array:
+        """Matrices in the dtype of the activations; vectors, and what is no floating-point number, as they are."""
+        matrix = weight.ndim > 2 and jnp.issubdtype(weight.dtype, jnp.floating)
+        return weight.astype(self.config.dtype) if matrix else weight
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Next-token scores in float32."""
@@ -220,29 +195,28 @@ class Transformer(nnx.Module):
         return hidden.astype(jnp.float32) @ self.value[...] + self.value_bias[...]
 
     def read(
-        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], segments: Int[Array, "B S"]
+        self,
+        tokens: Int[Array, "B S"],
+        positions: Int[Array, "B S"],
+        segments: Int[Array, "B S"],
+        dropout: UInt32[Array, "B 2"] | None = None,
     ) -> Float[Array, "B S D"]:
         """States of whole, possibly packed sequences: a token sees its own segment's past.
 
         Segment 0 is padding.
         """
-        mask = segment_mask(segments)
 
-        def attend(_: None, q: Array, k: Array, v: Array) -> tuple[Array, None]:
-            return jax.nn.dot_product_attention(q, k, v, mask=mask), None
+        def attend(_: None, q: Array, k: Array, v: Array, window: Array | None) -> tuple[Array, None]:
+            return attention(q, k, v, segments, window), None
 
-        return self.hidden(tokens, positions, attend)[0]
+        return self.hidden(tokens, positions, attend, dropout=dropout)[0]
 
 
-def segment_mask(segments: Int[Array, "B S"]) -> Bool[Array, "B 1 S S"]:
-    """True where query i may see key j: j <= i and both lie in one segment.
-
-    With segments [1 1 2 0] the second token sees tokens 0 and 1, the third only itself. Padding (0) sees
-    padding, so that no row of the softmax is empty; nothing reads those states.
-    """
-    length = segments.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    return (causal & (segments[:, :, None] == segments[:, None, :]))[:, None]
+def _rematerialized(layer: Callable[..., Any], what: str) -> Callable[..., Any]:
+    if what == "none":
+        return layer
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if what == "dots" else None
+    return jax.checkpoint(layer, policy=policy, prevent_cse=False)
 
 
 def parameter_count(weights: Any) -> int:

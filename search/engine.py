@@ -177,7 +177,9 @@ def keep(pages: Pages, rows: Rows, which: Int[Array, "D A"], places: Int[Array, 
 
     def part(pages: Pages, rows: Rows, which: Array, places: Array) -> Pages:
         tokens = places.shape[1]
-        keys, values = (tuple(layer[which, :tokens] for layer in cache) for cache in (rows.keys, rows.values))
+        keys, values = (
+            tuple(layer[..., which, :tokens, :, :] for layer in cache) for cache in (rows.keys, rows.values)
+        )
         return paging.write(pages, places, keys, values)
 
     return jax.vmap(part)(pages, rows, which, places)
@@ -306,8 +308,20 @@ def _open_whole(model: Transformer, pages: Pages, states: Array, paths: Paths, p
     """Opens paths whose last tokens are in pages, too."""
     whole = paging.gather(pages, plan.table, plan.filled, page_tokens)
     logits = model.logits(states[plan.last_place[:, 0] // page_tokens])
-    opened = Paths(whole, logits, plan.length)
-    return jax.tree.map(lambda old, new: old.at[plan.slot].set(new, mode="drop"), paths, opened)
+
+    def put(old: Array, new: Array) -> Array:
+        return old.at[..., plan.slot, :, :, :].set(new, mode="drop")
+
+    prefix = paths.prefix
+    return Paths(
+        Prefix(
+            tuple(map(put, prefix.keys, whole.keys)),
+            tuple(map(put, prefix.values, whole.values)),
+            prefix.valid.at[plan.slot].set(whole.valid, mode="drop"),
+        ),
+        paths.logits.at[plan.slot].set(logits, mode="drop"),
+        paths.length.at[plan.slot].set(plan.length, mode="drop"),
+    )
 
 
 def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page_tokens: int) -> tuple[Paths, Prefix]:
@@ -318,7 +332,8 @@ def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page
     number = jnp.arange(len(plan.slot))
 
     def put(old: Array, whole: Array, last: Array) -> Array:
-        return old.at[plan.slot].set(whole.at[number, plan.last_path_place].set(last[:, 0], mode="drop"), mode="drop")
+        whole = whole.at[..., number, plan.last_path_place, :, :].set(last[..., 0, :, :], mode="drop")
+        return old.at[..., plan.slot, :, :, :].set(whole, mode="drop")
 
     prefix = paths.prefix
     valid = before.valid.at[number, plan.last_path_place].set(True, mode="drop")

@@ -67,9 +67,9 @@ def _load(folder: Path, tokenizer: Vocabulary, mesh: Mesh, *, value_head: bool) 
     if facts["tokenizer"] != tokenizer.fingerprint:
         raise UserError(f"{folder} was made with another tokenizer; give `tokenizer` the one of its run")
     try:
-        config = ModelConfig(**facts["model"])
-    except TypeError as error:
-        raise UserError(f"{folder} holds a model that this version does not know ({error}); use its own") from error
+        config = ModelConfig.from_dict(facts["model"])
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; use the version that wrote it") from error
     model = Transformer(config, tokenizer.vocab_size, value_head=value_head, rngs=nnx.Rngs(0))
     graph, weights = nnx.split(model)
     nnx.replace_by_pure_dict(weights, checkpoint.restore(folder, nnx.to_pure_dict(weights)))

@@ -5,6 +5,10 @@
 Trained on D_process, good and bad paths alike: point-wise on each step's value Q/N (soft labels), or pair-wise on
 siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy with a scalar head,
 and is read as it is trained: at the last token of every step. Trees of every tenth problem are held out.
+
+With `prm.weights: policy` the head alone is trained, on the states of the policy as SFT left it, and the checkpoint
+holds the head alone. RL scores steps with these states; for the policy that RL makes of it, which the next search uses,
+the stage `head` fits another.
 """
 
 from __future__ import annotations
@@ -21,10 +25,11 @@ from jax.sharding import Mesh
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
-from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
+from o1coder_jax.prm import fresh_head, label_metrics, score_tokens, with_value_head
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
 from o1coder_jax.transformer import Transformer
 from train.data import BatchConfig, Example, HostBatch, packed_batches, padded_batch, round_up
+from train.run import Stage
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
@@ -37,12 +42,15 @@ class PRMConfig:
     """The reward model's training.
 
     Attributes:
+      weights: `own`, a decoder that starts as the policy and is trained; or `policy`, a head on the policy's states,
+        which a search reads from the policy's own pages. A head alone wants a higher learning rate.
       objective: `pointwise` (soft labels) or `pairwise` (siblings whose values differ by `margin` at least).
       updates: per iteration.
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
     """
 
+    weights: Literal["own", "policy"] = "own"
     objective: Literal["pointwise", "pairwise"] = "pointwise"
     updates: int = 120
     margin: float = 0.1
@@ -160,36 +168,46 @@ def held_out_metrics(
 
 def run(session: Session, iteration: int) -> None:
     """Trains the reward model on all of D_process; the result is the checkpoint `prm-NNN`."""
-    config, names = session.config.prm, StageName(iteration)
-    session.require(names("sft"), f"train.sft --iteration {iteration}")
-    with session.run.stage_scope(names("prm")) as stage:
-        records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
-        training = [record for record in records if not held_out(record)]
-        policy = session.load_policy(f"sft-{iteration:03d}")
-        graph, weights = with_value_head(
-            policy.graph, policy.weights, session.config.model, session.tokenizer.vocab_size
-        )
-        seed = session.config.seed + iteration
-        if config.objective == "pointwise":
-            examples = pointwise_examples(training, config.batch.length)
-            count, objective = len(examples), Objective.of(losses.prm_pointwise)
-            batches = packed_batches(examples, config.batch, seed=seed, name="prm") if examples else None
-        else:
-            pairs = pair_examples(training, config.margin)
-            count, objective = len(pairs), Objective.of(losses.prm_pairwise)
-            batches = pair_batches(pairs, config.batch, seed) if pairs else None
-        too_long = sum(path_tokens(record) > config.batch.length for record in training)
-        stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
-        if batches is None:
-            print(f"{names('prm')}: skipped, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
-        else:
-            trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
-            with stage.progress(config.updates, "updates") as bar:
-                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
-            weights = replicate(session.mesh, trainer.weights)
-        judged = [record for record in records if held_out(record) and record.iteration == iteration]
-        stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
-        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights)
+    session.require(StageName(iteration)("sft"), f"train.sft --iteration {iteration}")
+    with session.run.stage_scope(StageName(iteration)("prm")) as stage:
+        train(session, stage, iteration, policy=f"sft-{iteration:03d}", name="prm")
+
+
+def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: str) -> None:
+    """Trains a reward model, or a head, on all of D_process, from a checkpoint of the policy to `NAME-NNN`."""
+    config = session.config.prm
+    records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+    training = [record for record in records if not held_out(record)]
+    start = session.load_policy(policy)
+    if config.weights == "policy":
+        graph, weights = fresh_head(start)
+    else:
+        graph, weights = with_value_head(start.graph, start.weights, session.config.model, session.tokenizer.vocab_size)
+    seed = session.config.seed + iteration
+    if config.objective == "pointwise":
+        examples = pointwise_examples(training, config.batch.length)
+        count, objective = len(examples), Objective.of(losses.prm_pointwise)
+        batches = packed_batches(examples, config.batch, seed=seed, name="prm") if examples else None
+    else:
+        pairs = pair_examples(training, config.margin)
+        count, objective = len(pairs), Objective.of(losses.prm_pairwise)
+        batches = pair_batches(pairs, config.batch, seed) if pairs else None
+    too_long = sum(path_tokens(record) > config.batch.length for record in training)
+    stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
+    if batches is None:
+        skipped = f"{StageName(iteration)(name)}: skipped"
+        print(f"{skipped}, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
+    else:
+        trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
+        with stage.progress(config.updates, "updates") as bar:
+            stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+        weights = replicate(session.mesh, trainer.weights)
+    judged = [record for record in records if held_out(record) and record.iteration == iteration]
+    stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
+    facts: dict[str, Any] = {}
+    if config.weights == "policy":
+        weights, facts = nnx.filter_state(weights, nnx.Param), {"head_of": start.fingerprint}
+    stage.result["weights"] = session.save_model(f"{name}-{iteration:03d}", weights, **facts)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from o1coder_jax.records import Problem, TestCase
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_places
 from sandbox.pool import Submission
+from search.models import load_rater
 from train.data import Example, example, padded_batch, round_up
 from train.prm import score_sequences
 from train.programs import Program, sample_programs
@@ -191,7 +192,8 @@ def run(session: Session, iteration: int) -> None:
         if not problems:
             print(f"{names('rl')}: skipped, the test case generator wrote no test that can be used", flush=True)
         start = session.load_policy(f"sft-{iteration:03d}")
-        graph, judge, _ = session.load_model(f"prm-{iteration:03d}", value_head=True)
+        rated, model = load_rater(session.run.checkpoint(f"prm-{iteration:03d}"), start, session.mesh)
+        judge = (rated.graph, rated.weights) if model is None else (model.graph, model.weights)
         rng = random.Random(f"{session.config.seed} rl {iteration}")
         steps = config.updates * config.epochs * -(-config.problems * config.samples // config.minibatch)
         objective = Objective.of(losses.policy_gradient, clip=config.clip)
@@ -202,9 +204,7 @@ def run(session: Session, iteration: int) -> None:
             policy = Policy(start.graph, trainer.weights, session.tokenizer, "")
             chosen = rng.sample(problems, min(config.problems, len(problems)))
             weight = config.phi.weight(t)
-            sampled = sample_round(
-                session, policy, (graph, judge), chosen, tests, weight=weight, salt=1000 * iteration + update
-            )
+            sampled = sample_round(session, policy, judge, chosen, tests, weight=weight, salt=1000 * iteration + update)
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
             examples, metrics = round_examples(sampled)
             metrics["outcome_weight"] = weight

@@ -21,19 +21,19 @@ from optax import contrib
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import Batch, Metrics
-from o1coder_jax.mesh import replicate, row_shards, shard_parameters, shard_rows
+from o1coder_jax.mesh import ROWS, constrain, parameter_name, replicate, row_shards, shard_parameters, shard_rows
 from o1coder_jax.transformer import Transformer
 from train.data import HostBatch
 
 MUON_RMS = 0.2  # root mean square of an update relative to the learning rate, about that of AdamW
 MATRICES = {  # axis 0 of a stacked weight is the layer
-    "query": contrib.MuonDimensionNumbers((1,), (2, 3)),
-    "key": contrib.MuonDimensionNumbers((1,), (2, 3)),
-    "value": contrib.MuonDimensionNumbers((1,), (2, 3)),
-    "output": contrib.MuonDimensionNumbers((1, 2), (3,)),
-    "gate": contrib.MuonDimensionNumbers((1,), (2,)),
-    "up": contrib.MuonDimensionNumbers((1,), (2,)),
-    "down": contrib.MuonDimensionNumbers((1,), (2,)),
+    "query.weight": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "key.weight": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "value.weight": contrib.MuonDimensionNumbers((1,), (2, 3)),
+    "output.weight": contrib.MuonDimensionNumbers((1, 2), (3,)),
+    "gate.weight": contrib.MuonDimensionNumbers((1,), (2,)),
+    "up.weight": contrib.MuonDimensionNumbers((1,), (2,)),
+    "down.weight": contrib.MuonDimensionNumbers((1,), (2,)),
 }
 
 
@@ -47,6 +47,8 @@ class OptimizerConfig:
       learning_rate: its peak; `warmup` updates lead to it, `schedule` leads down to `final_share` of it.
       clip_norm: the gradient's global norm is clipped to it.
       beta2, weight_decay: of AdamW.
+      microbatches: a batch is taken in so many parts, one after another, and their gradients are added: less memory,
+        the same update.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -57,6 +59,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     beta2: float = 0.98
     weight_decay: float = 0.0
+    microbatches: int = 1
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.clip_norm <= 0:
@@ -67,6 +70,8 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer: warmup {self.warmup} and weight_decay {self.weight_decay} must not be negative"
             )
+        if self.microbatches < 1:
+            raise UserError(f"optimizer.microbatches is {self.microbatches}; it must be at least 1")
         if not 0 <= self.final_share <= 1 or not 0 <= self.beta2 < 1:
             raise UserError(
                 f"optimizer: final_share {self.final_share} must lie in [0, 1] and beta2 {self.beta2} in [0, 1)"
@@ -99,8 +104,7 @@ def matrix_axes(weights: Any) -> Any:
     """Which axes of each stacked layer weight are a matrix's inputs and outputs; None for what is no matrix."""
 
     def axes(path: tuple[Any, ...], leaf: Array) -> contrib.MuonDimensionNumbers | None:
-        name = next((str(key.key) for key in reversed(path) if hasattr(key, "key")), "")
-        return MATRICES.get(name) if leaf.ndim >= 3 else None
+        return MATRICES.get(parameter_name(path))
 
     return jax.tree_util.tree_map_with_path(axes, weights)
 
@@ -123,7 +127,7 @@ class Objective:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Weights, the optimiser's moments, and how many updates were skipped for a loss that was not finite."""
+    """Weights in training, the optimiser's moments, and how many updates were skipped: loss or gradient not finite."""
 
     weights: Any
     moments: Any
@@ -132,6 +136,7 @@ class TrainState:
 
 def update_step(
     state: TrainState,
+    frozen: Any,
     batch: Batch,
     rate: Float[Array, ""],
     *,
@@ -139,12 +144,15 @@ def update_step(
     objective: Objective,
     optimizer: OptimizerConfig,
 ) -> tuple[TrainState, Metrics]:
-    """One update. If the loss or the gradient is not finite nothing changes and `skipped` counts it."""
+    """One update. If the loss or the gradient is not finite nothing changes and `skipped` counts it.
 
-    def loss_of(weights: Any) -> tuple[Array, Metrics]:
-        return objective(nnx.merge(graph, weights), batch)
+    `frozen` holds the weights that are not in training; it has neither gradients nor moments.
+    """
 
-    (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
+    def loss_of(weights: Any, part: Batch) -> tuple[Array, Metrics]:
+        return objective(nnx.merge(graph, weights, frozen), part)
+
+    (loss, metrics), gradient = _accumulated(loss_of, state.weights, batch, optimizer.microbatches)
     norm = optax.tree.norm(gradient)
     updates, moments = optimizer.transformation().update(gradient, state.moments, state.weights)
     weights = jax.tree.map(lambda w, u: w - rate * u, state.weights, updates)
@@ -155,6 +163,32 @@ def update_step(
 
     after = TrainState(keep(weights, state.weights), keep(moments, state.moments), state.skipped + ~fine)
     return after, metrics | {"loss": loss, "gradient_norm": norm}
+
+
+def _accumulated(
+    loss_of: Callable[..., tuple[Array, Metrics]], weights: Any, batch: Batch, count: int
+) -> tuple[tuple[Array, Metrics], Any]:
+    """Loss, metrics and gradient of a batch, one part of it after another."""
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+    if count == 1:
+        return gradient_of(weights, batch)
+    totals = losses.totals(batch)
+
+    def add(sums: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, gradient_of(weights, part | totals)), None
+
+    split = {name: _parts(rows, count) for name, rows in batch.items()}
+    empty = jax.eval_shape(gradient_of, weights, {name: rows[0] for name, rows in split.items()} | totals)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)
+    return jax.lax.scan(add, zeros, split)[0]
+
+
+def _parts(rows: Array, count: int) -> Array:
+    """(B, ...) to (count, B / count, ...), rows staying on their devices."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    devices = math.prod(sizes.get(axis, 1) for axis in ROWS)
+    split = jnp.moveaxis(rows.reshape(devices, count, -1, *rows.shape[1:]), 1, 0)
+    return constrain(split.reshape(count, -1, *rows.shape[1:]), None, ROWS)
 
 
 @functools.cache
@@ -173,10 +207,10 @@ def jitted_step(structure: Any, places: tuple[NamedSharding, ...]) -> Callable[.
 
 
 class Trainer:
-    """Weights in training.
+    """Weights in training: the model's `nnx.Param`s. Its other weights stay as they are.
 
     Args:
-      graph, weights: of the model; the weights are copied, the caller's stay untouched.
+      graph, weights: of the model; the weights in training are copied, the caller's stay untouched.
       objective, optimizer: what to minimise and how.
       updates: planned in all; the learning rate's schedule ends there.
     """
@@ -192,9 +226,11 @@ class Trainer:
         updates: int,
     ):
         self.graph, self.objective, self.optimizer, self.mesh, self.updates = graph, objective, optimizer, mesh, updates
-        weights = shard_parameters(mesh, jax.tree.map(jnp.copy, weights))
-        moments = shard_parameters(mesh, jax.jit(optimizer.transformation().init)(weights))
-        self.state = replicate_scalars(mesh, TrainState(weights, moments, jnp.zeros((), jnp.int32)))
+        trained, frozen = nnx.split_state(weights, nnx.Param, ...)
+        self.frozen = shard_parameters(mesh, frozen)
+        trained = shard_parameters(mesh, jax.tree.map(jnp.copy, trained))
+        moments = shard_parameters(mesh, jax.jit(optimizer.transformation().init)(trained))
+        self.state = replicate_scalars(mesh, TrainState(trained, moments, jnp.zeros((), jnp.int32)))
         leaves, structure = jax.tree.flatten(self.state)
         self._update_step = jitted_step(structure, tuple(leaf.sharding for leaf in leaves))
         self.update = 0
@@ -202,27 +238,33 @@ class Trainer:
     def step(self, batch: HostBatch) -> Metrics:
         """One update on a host batch; returns device scalars (reading them waits for the step)."""
         rate = np.float32(self.optimizer.rate(self.update, self.updates))
-        self.state, metrics = self._update_step(
-            self.state,
-            split_rows(self.mesh, batch),
-            replicate(self.mesh, rate),
-            graph=self.graph,
-            objective=self.objective,
-            optimizer=self.optimizer,
-        )
+        with jax.set_mesh(self.mesh):
+            self.state, metrics = self._update_step(
+                self.state,
+                self.frozen,
+                split_rows(self.mesh, batch, self.optimizer.microbatches),
+                replicate(self.mesh, rate),
+                graph=self.graph,
+                objective=self.objective,
+                optimizer=self.optimizer,
+            )
         self.update += 1
         return metrics
 
     @property
     def weights(self) -> Any:
-        return self.state.weights
+        return nnx.merge_state(self.state.weights, self.frozen)
 
 
-def split_rows(mesh: Mesh, batch: HostBatch) -> HostBatch:
-    """Puts a host batch on the mesh; `UserError` when its rows cannot be shared out evenly."""
+def split_rows(mesh: Mesh, batch: HostBatch, microbatches: int = 1) -> HostBatch:
+    """Puts a host batch on the mesh; `UserError` when its rows (or pairs of rows) cannot be shared out evenly."""
     rows, parts = len(batch["tokens"]), row_shards(mesh)
-    if rows % parts:
-        raise UserError(f"a batch of {rows} rows cannot be split over {parts} devices; give a multiple of {parts} rows")
+    unit = parts if microbatches == 1 else parts * microbatches * (2 if "valid" in batch else 1)
+    if rows % unit:
+        taken = f" in {microbatches} microbatches" if microbatches > 1 else ""
+        raise UserError(
+            f"a batch of {rows} rows cannot be split over {parts} devices{taken}; give a multiple of {unit} rows"
+        )
     return shard_rows(mesh, batch)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax import transformer
+from o1coder_jax import model_config
 from o1coder_jax.decode import Rows, open_rows
 from o1coder_jax.generate import decode_batch, start_batch
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import stop_ids
+from o1coder_jax.transformer import RopeScaling
 from tests.tiny import SHAPE, VOCAB, answer_scores, decoder, predictions
 
 PROMPTS = ([5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8])
@@ -49,6 +50,7 @@ def decode_rows(
     )
     while not np.asarray(rows.done).all():
         rows = decode_batch(graph, weights, paths, rows, ends, settings, steps=steps, width=width, truncated=truncated)
+    rows = dataclasses.replace(rows, keys=(), values=())
     return jax.tree.map(lambda x: x.reshape(len(prompts), width, *x.shape[2:]), jax.device_get(rows))
 
 
@@ -80,10 +82,12 @@ def test_greedy_tokens_equal_the_forward_pass(model):
 
 
 def test_variants_decode_as_they_read(monkeypatch):
-    """Biases, normed heads, as many key-value heads as query heads, scanned layers."""
-    monkeypatch.setattr(transformer, "UNROLLED_LAYERS", 1)
-    model = decoder(dataclasses.replace(SHAPE, qkv_bias=True, qk_norm=True, kv_heads=4))
-    for bias in (model.blocks.query_bias, model.blocks.key_bias, model.blocks.value_bias):
+    """Biases, normed heads, as many key-value heads as query heads, scanned layers, some with a window."""
+    monkeypatch.setattr(model_config, "UNROLLED_LAYERS", 1)
+    scaling = RopeScaling("llama3", factor=8.0, original_length=16)
+    shape = dataclasses.replace(SHAPE, layers=3, qkv_bias=True, qk_norm=True, kv_heads=4, rope_scaling=scaling)
+    model = decoder(dataclasses.replace(shape, sliding_window=3, full_layers=1))
+    for bias in (model.blocks.query.bias, model.blocks.key.bias, model.blocks.value.bias):
         bias[...] = jax.random.normal(jax.random.key(2), bias.shape)
     split = nnx.split(model)
     check_against_forward(split, run(split))

@@ -59,12 +59,10 @@ def test_rows_are_split_over_data_and_fsdp(report):
     assert [report[mesh]["row_shards"] for mesh in MESHES] == [2, 2, 1]
 
 
-MATRICES = {"query", "key", "value", "output", "gate", "up", "down", "embedding"}
+MATRICES = {f"{name}.weight" for name in ("query", "key", "value", "output", "gate", "up", "down")} | {"embedding"}
 
 
-@pytest.mark.parametrize(
-    ("mesh", "halved"), [("data", set()), ("fsdp", MATRICES), ("tensor", MATRICES - {"key", "value"})]
-)
+@pytest.mark.parametrize(("mesh", "halved"), [("data", set()), ("fsdp", MATRICES), ("tensor", MATRICES)])
 def test_parameters_are_split_as_their_rule_says(report, mesh, halved):
     shares = report[mesh]["share"]
     assert {name for name, share in shares.items() if share == 0.5} == halved
@@ -74,17 +72,18 @@ def test_parameters_are_split_as_their_rule_says(report, mesh, halved):
 @pytest.mark.parametrize(
     ("name", "shape", "spec"),
     [
-        ("query", (2, 16, 4, 8), P(None, "fsdp", "tensor", None)),
-        ("down", (2, 24, 16), P(None, "tensor", "fsdp")),
-        ("embedding", (13, 16), P("tensor", "fsdp")),
-        ("value", (2, 16, 2, 8), P(None, "fsdp", None, None)),
+        ("query.weight", (2, 16, 4, 8), P(None, "fsdp", "tensor", None)),
+        ("down.weight", (2, 24, 16), P(None, "tensor", "fsdp")),
+        ("embedding", (13, 16), P(None, "fsdp")),
+        ("value.weight", (2, 16, 3, 8), P(None, "fsdp", None, None)),
+        ("gate.lora_a", (2, 16, 3), P(None, "fsdp", None)),
         ("value", (16,), P()),
         ("attention_norm", (2, 16), P()),
         ("count", (), P()),
     ],
 )
 def test_parameter_spec_by_name(name, shape, spec):
-    assert parameter_spec(name, shape) == spec
+    assert parameter_spec(name, shape, {"data": 1, "fsdp": 4, "tensor": 2}) == spec
 
 
 def test_whole_mesh_by_default():

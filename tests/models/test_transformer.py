@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax import transformer
+from o1coder_jax import model_config
+from o1coder_jax.attention import segment_mask
 from o1coder_jax.errors import UserError
-from o1coder_jax.transformer import ModelConfig, Transformer, parameter_count, segment_mask
+from o1coder_jax.transformer import ModelConfig, Transformer, parameter_count
 from tests.tiny import SHAPE, VOCAB, decoder
 
 FIRST, SECOND = [3, 1, 4, 1, 5], [9, 2, 6]
@@ -96,7 +98,7 @@ def test_scanned_layers_equal_unrolled_ones(model, monkeypatch):
     tokens = jnp.array([FIRST])
     positions, segments = jnp.arange(5)[None], jnp.ones((1, 5), jnp.int32)
     unrolled = model.read(tokens, positions, segments)
-    monkeypatch.setattr(transformer, "UNROLLED_LAYERS", 1)
+    monkeypatch.setattr(model_config, "UNROLLED_LAYERS", 1)
     np.testing.assert_allclose(model.read(tokens, positions, segments), unrolled, atol=1e-5)
 
 
@@ -104,18 +106,19 @@ def test_scanned_layers_hand_back_what_unrolled_ones_do(model, monkeypatch):
     """Caches in and out: each layer gets its own, whichever way the layers run."""
     cache = [jnp.full((1,), 10.0 * layer) for layer in range(SHAPE.layers)]
 
-    def attend(own, q, k, v):
+    def attend(own, q, k, v, _):
         return jax.nn.dot_product_attention(q, k, v, is_causal=True) + own, (k, own)
 
-    def run():
+    def run(cache):
         return model.hidden(jnp.array([FIRST]), jnp.arange(5)[None], attend, cache)
 
-    hidden, kept = run()
-    monkeypatch.setattr(transformer, "UNROLLED_LAYERS", 1)
-    scanned, scanned_kept = run()
+    hidden, kept = run(cache)
+    monkeypatch.setattr(model_config, "UNROLLED_LAYERS", 1)
+    scanned, [scanned_kept] = run([jnp.stack(cache)])
     np.testing.assert_allclose(scanned, hidden, atol=1e-5)
+    kept = jax.tree.map(lambda *layers: jnp.stack(layers), *kept)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), scanned_kept, kept)
-    assert [float(own[0]) for _, own in scanned_kept] == [0.0, 10.0]
+    assert scanned_kept[1].ravel().tolist() == [0.0, 10.0]
 
 
 def test_query_heads_of_a_group_share_keys():
@@ -124,13 +127,13 @@ def test_query_heads_of_a_group_share_keys():
     double = decoder(dataclasses.replace(SHAPE, kv_heads=2))
     state = nnx.to_pure_dict(nnx.state(single))
     for name in ("key", "value"):
-        state["blocks"][name] = jnp.repeat(state["blocks"][name], 2, axis=2)
+        state["blocks"][name]["weight"] = jnp.repeat(state["blocks"][name]["weight"], 2, axis=2)
     nnx.update(double, state)
     np.testing.assert_allclose(alone(double, FIRST), alone(single, FIRST), atol=1e-5)
 
 
 def test_keys_and_values_have_one_row_per_key_value_head(model):
-    def attend(_, q, k, v):
+    def attend(_, q, k, v, window):
         return jax.nn.dot_product_attention(q, k, v), (q.shape, k.shape, v.shape)
 
     _, kept = model.hidden(jnp.array([FIRST]), jnp.arange(5)[None], attend)
@@ -140,9 +143,13 @@ def test_keys_and_values_have_one_row_per_key_value_head(model):
 @pytest.mark.parametrize(
     ("variant", "parameter"),
     [
-        ({"qkv_bias": True}, "query_bias"),
-        ({"qkv_bias": True}, "key_bias"),
-        ({"qkv_bias": True}, "value_bias"),
+        ({"qkv_bias": True}, "query.bias"),
+        ({"qkv_bias": True}, "key.bias"),
+        ({"qkv_bias": True}, "value.bias"),
+        ({"output_bias": True}, "output.bias"),
+        ({"mlp_bias": True}, "gate.bias"),
+        ({"mlp_bias": True}, "up.bias"),
+        ({"mlp_bias": True}, "down.bias"),
         ({"qk_norm": True}, "query_norm"),
         ({"qk_norm": True}, "key_norm"),
     ],
@@ -150,7 +157,7 @@ def test_keys_and_values_have_one_row_per_key_value_head(model):
 def test_variant_uses_its_parameter(variant, parameter):
     changed = decoder(dataclasses.replace(SHAPE, **variant))
     before = alone(changed, FIRST)
-    leaf = getattr(changed.blocks, parameter)
+    leaf = operator.attrgetter(parameter)(changed.blocks)
     leaf[...] = leaf[...] + jax.random.normal(jax.random.key(1), leaf.shape)
     assert np.abs(alone(changed, FIRST) - before).max() > 1e-3
 
@@ -210,12 +217,12 @@ def test_value_head_starts_at_zero(fresh):
 
 
 def test_layers_start_with_different_weights(fresh):
-    query = fresh.blocks.query[...]
+    query = fresh.blocks.query.weight[...]
     assert np.abs(query[0] - query[1]).max() > 0.01
 
 
 def test_weights_start_at_the_scale_of_their_inputs(fresh):
-    assert float(jnp.std(fresh.blocks.query[...])) == pytest.approx(SHAPE.width**-0.5, rel=0.1)
+    assert float(jnp.std(fresh.blocks.query.weight[...])) == pytest.approx(SHAPE.width**-0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(

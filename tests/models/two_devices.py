@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from o1coder_jax import losses
 from o1coder_jax.generate import generate
-from o1coder_jax.mesh import MeshConfig, make_mesh, replicate, row_shards, shard_parameters, shard_rows
+from o1coder_jax.mesh import MeshConfig, make_mesh, parameter_name, replicate, row_shards, shard_parameters, shard_rows
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.stopping import stop_ids
 from tests.search.scripted import grown, policy
@@ -73,7 +73,7 @@ def loss_and_gradient(mesh: Mesh) -> tuple[float, Any]:
 def split_share(mesh: Mesh) -> dict[str, float]:
     """Which share of each parameter lies on the first device."""
     weights = shard_parameters(mesh, nnx.to_pure_dict(nnx.state(decoder(SMALL, VOCAB + 1))))
-    flat = {**weights.pop("blocks"), **weights}
+    flat = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
     return {name: leaf.addressable_shards[0].data.size / leaf.size for name, leaf in flat.items()}
 
 

@@ -98,7 +98,7 @@ def test_weights_take_the_names_and_shapes_of_the_other_side():
     assert len(found) == 3 + 11 * c.layers
     assert found[f"{first}self_attn.o_proj.weight"].shape == (c.width, c.heads * c.head_size)
     x = np.random.default_rng(0).normal(size=c.width).astype(np.float32)
-    ours = np.einsum("d,dhe->he", x, np.asarray(model.blocks.key[...])[0])
+    ours = np.einsum("d,dhe->he", x, np.asarray(model.blocks.key.weight[...])[0])
     np.testing.assert_allclose(found[f"{first}self_attn.k_proj.weight"] @ x, ours.reshape(-1), rtol=1e-4, atol=1e-5)
 
 
