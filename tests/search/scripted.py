@@ -20,6 +20,7 @@ from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
 from o1coder_jax.stopping import Stops, stop_ids
+from o1coder_jax.transformer import ModelConfig
 from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
@@ -57,7 +58,7 @@ class PhraseTokenizer:
         return "".join(PIECES[i] for i in ids)
 
 
-def policy(seed: int = 8) -> Policy:
+def policy(seed: int = 8, shape: ModelConfig = SHAPE) -> Policy:
     """A decoder that mostly keeps to the grammar: a table of what follows what, blurred by its random layers."""
     follows = np.full((len(PIECES), len(PIECES)), -1.5)
     for before, after, score in [
@@ -67,7 +68,7 @@ def policy(seed: int = 8) -> Policy:
         (_CODE, _END, 3.5),
     ]:
         follows[np.ix_(before, after)] = score
-    model = decoder(dataclasses.replace(SHAPE, tied_embeddings=False), len(PIECES), seed=seed)
+    model = decoder(dataclasses.replace(shape, tied_embeddings=False), len(PIECES), seed=seed)
     # Rows of length sqrt(D) at right angles: the last token can be read off the state that it is added to.
     basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(SHAPE.width, SHAPE.width)))[0][: len(PIECES)]
     model.embedding[...] = jnp.asarray(basis * SHAPE.width**0.5, jnp.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from o1coder_jax import model_config
 from o1coder_jax.errors import UserError
 from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
@@ -25,6 +26,7 @@ from tests.search.scripted import CONFIG, PROBLEMS, grown, head, policy, same, s
 from tests.search.test_opinions import check_opinions
 from tests.search.test_pools import DEEP, LIKE, alike
 from tests.search.test_waves import check_log_probabilities, compiled
+from tests.tiny import SHAPE
 
 MIXED = dataclasses.replace(CONFIG, value_weight=0.5)
 PUCT = dataclasses.replace(MIXED, selection=SelectionConfig(rule="puct", exploration=1.25), rollouts=10, depth=4)
@@ -86,6 +88,15 @@ def test_steps_are_drawn_as_without_a_head(coder, trees):
     plain = grown(policy=policy())
     for name, tree in grown(policy=coder).items():
         same(tree, plain[name])
+
+
+def test_values_of_scanned_layers_with_windows_are_as_exact(monkeypatch):
+    """All keys are then in one array, and what is far away is hidden."""
+    monkeypatch.setattr(model_config, "UNROLLED_LAYERS", 1)
+    deep = head().on(policy(shape=dataclasses.replace(SHAPE, sliding_window=5, full_layers=1)))
+    found = grown(dataclasses.replace(MIXED, pages=MIXED.path_pages + 2), PROBLEMS[:4], policy=deep)
+    assert any(node.depth > 1 for tree in found.values() for node in tree.nodes)
+    check_opinions(RewardModel(deep.graph, deep.weights, ""), found)
 
 
 def test_every_token_is_computed_once(coder):

@@ -48,8 +48,8 @@ def test_head_of_the_next_search_is_fitted_on_the_policy_after_rl(wee: Path, run
         search = session.require("002-search", "")
         assert (search["reward_model"], search["value_weight"]) == (result["weights"], 0.5)
         assert search["tokens_rated"] == 0  # no second pass
-        [tree] = [row for row in session.run.read("trees.jsonl") if row["iteration"] == 2]
-        assert tree["reward_model"] == result["weights"] and tree["policy"] == policy
+        [made] = [row["provenance"] for row in session.run.read("trees.jsonl") if row["provenance"]["iteration"] == 2]
+        assert (made["reward_model"], made["policy"]) == (result["weights"], policy)
 
 
 def test_rl_scores_steps_with_the_head(wee: Path, runs: Path):
