@@ -8,7 +8,7 @@ from typing import Any
 from flax import nnx
 
 from o1coder_jax.records import Problem
-from o1coder_jax.steps import END, STEP_BEGIN, STEP_END, render_prompt
+from o1coder_jax.steps import END, STEP_BEGIN, STEP_END, render_prompt, step_header
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import Vocabulary
@@ -43,3 +43,8 @@ def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int) -> tuple[li
         return ids, False
     tail = tokenizer.encode(f"\n{STEP_BEGIN}")[-cap:]
     return ids[: cap - len(tail)] + tail, True
+
+
+def encode_headers(tokenizer: Vocabulary, depth: int) -> list[list[int]]:
+    """Token ids of the headers of a path's steps, `depth` of them; the first step is number 0, as in what we teach."""
+    return [tokenizer.encode(step_header(number)) for number in range(depth)]

@@ -5,8 +5,9 @@
 Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
 `process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). The trees themselves go to
 `trees.jsonl`. Trees that have ended survive a kill: the same command grows only the others. With `search.value_weight`
-above 0 the process reward model of the round before takes part, or with `prm.weights: policy` the value head that was
-fitted on the policy at the end of that round; in the first round there is none, and its weight is 0.
+above 0, or a baseline that ranks by it, the process reward model of the round before takes part, or with `prm.weights:
+policy` the value head that was fitted on the policy at the end of that round; in the first round there is none: its
+weight is 0, and paths are ranked by likelihood.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import dataclasses
 
 from o1coder_jax.estimates import mean
+from o1coder_jax.hosts import barrier, gather
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of
 from search.models import load_rater
@@ -45,33 +47,38 @@ def run(session: Session, iteration: int) -> None:
         )
         path = stage.underway("trees.jsonl")
         with contextlib.closing(FinishedTrees(path, problems, provenance, replace=True)) as finished:
-            if finished.kept:
-                print(f"{names('search')}: {len(finished.kept)} trees were finished before", flush=True)
+            barrier("trees opened")  # whoever had more processes before has left files for all
+            kept = finished.elsewhere(stage.underway_elsewhere(path.name)) | finished.kept
+            if kept:
+                print(f"{names('search')}: {len(kept)} trees were finished before", flush=True)
             search = Search(
                 policy,
                 problems,
-                session.judge,
+                session.judging.judge,
                 config,
                 session.mesh,
                 seed=session.config.seed,
                 iteration=iteration,
                 reward_model=reward_model,
-                without=finished.kept,
+                without=kept,
             )
-            trees = [*finished.kept.values()]
-            bar.advance(len(trees))
+            bar.advance(len(kept))
+            found = dict(kept)
             for tree in search:
                 finished.add(tree)
                 bar.advance()
-                trees.append(tree)
-        trees.sort(key=lambda tree: tree.number)
+                found[tree.problem.id] = tree
+            barrier("trees grown")
+            trees = finished.complete(found, lambda: stage.underway_elsewhere(path.name))
+        own = search.counters
+        kept_tokens, places, rated = (sum(n) for n in zip(*gather((own.kept, own.places, own.rated)), strict=True))
         ended: dict[str, int] = {}
         count = 0
         for tree in trees:
             stored = StoredTree(tree, provenance)
-            stage.append("trees.jsonl", [stored])
+            stage.append_shared("trees.jsonl", [stored])
             records = stored.records()
-            count += stage.append("process.jsonl", records)
+            count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
         nodes = [node for tree in trees for node in tree.nodes[1:]]
@@ -84,16 +91,16 @@ def run(session: Session, iteration: int) -> None:
             "ended": ended,
             "well_formed": mean([float(node.ended not in ("malformed", "truncated")) for node in nodes]),
             "tokens_generated": sum(tree.tokens for tree in trees),
-            "kept_share": search.counters.kept / max(search.counters.places, 1),
+            "kept_share": kept_tokens / max(places, 1),
             "waves": search.counters.waves,
             "reward_model": rated_by or None,
             "value_weight": config.value_weight,
-            "tokens_rated": search.counters.rated,
+            "tokens_rated": rated,
             "truncated_prompts": search.truncated_prompts,
             "executions": sum(tree.tests_run for tree in trees),
             "infra_errors": sum(tree.infra_errors for tree in trees),
         }
-        session.costs()  # begins to count anew
+        session.judging.costs()  # begins to count anew
         if cut := search.truncated_prompts:
             cap = session.config.search.prompt_tokens
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
@@ -103,11 +110,14 @@ def run(session: Session, iteration: int) -> None:
 def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, str]:
     """The settings of a round of search, and the checkpoint of what rates its steps; empty where nothing does."""
     config = session.config.search.resolved()
-    if not config.value_weight:
+    rated = config.baseline.rated
+    if not (config.value_weight or rated):
         return config, ""
     if iteration == 1:
-        print("001-search: there is no process reward model yet; search.value_weight is 0 in this round", flush=True)
-        return dataclasses.replace(config, value_weight=0.0), ""
+        instead = "search.baseline.ranking is likelihood" if rated else "search.value_weight is 0"
+        print(f"001-search: there is no process reward model yet; {instead} in this round", flush=True)
+        baseline = dataclasses.replace(config.baseline, ranking="likelihood") if rated else config.baseline
+        return dataclasses.replace(config, value_weight=0.0, baseline=baseline), ""
     before = iteration - 1
     stage = "head" if session.config.prm.weights == "policy" else "prm"
     session.require(StageName(before)(stage), f"train.{stage} --iteration {before}")
