@@ -53,7 +53,7 @@ class Device:
         self.sizes = Sizes.of(config, parts, config.nodes)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
-        shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
+        shape = (self.trees, config.nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
         self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))

@@ -37,7 +37,7 @@ from search.device import Device, Report
 from search.forest import Growth
 from search.growing import Attached, Growing, Judge
 from search.rollouts import Orders
-from search.slots import Ended, Expansion, Part, Piece
+from search.slots import Ended, Part, Piece
 from search.tree import Node, Tree, read_step
 
 
@@ -237,11 +237,7 @@ class Search:
                 growing.ask(growing.tree.nodes[report.waiting[place, number % self.config.window]])
             growing.walking = bool(report.walking[place])
             if growing.walking and growing.expansion is None:
-                node = int(report.cursor[place])
-                growing.expansion = Expansion.begin(
-                    place, growing.tree, node, number=node, seed=growing.seed, width=self.config.samples
-                )
-                self._part(place).waiting.append(growing.expansion)
+                self._part(place).waiting.append(growing.expand(place, int(report.cursor[place])))
             over = report.rollouts[place] >= self.config.rollouts or report.exhausted[place]
             if not growing.walking and not growing.verdicts and (over or not growing.may_start):
                 ended.append(place)
