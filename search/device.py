@@ -46,6 +46,7 @@ class Device:
       parts: of this process; `trees` in them.
       headers: that steps at depth 1, 2, ... are given; none without `double_headers`.
       own_head: the policy's value head rates steps, from the policy's own pages.
+      keeps_states: at nodes' last tokens, because a head asks for them or nodes may be expanded again.
       fed, rated: tokens that the policy and the process reward model have computed.
     """
 
@@ -65,12 +66,13 @@ class Device:
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
         self.own_head = bool(policy.head) and reward_model is None
-        shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
+        self.keeps_states = self.own_head or config.expansions > 1
+        shape = (self.trees, config.nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
         self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         self._states = (
-            shard_own_rows(mesh, engine.empty_states(model, self.sizes, self.parts)) if self.own_head else None
+            shard_own_rows(mesh, engine.empty_states(model, self.sizes, self.parts)) if self.keeps_states else None
         )
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
@@ -160,12 +162,11 @@ class Device:
 
         `stopped`: a stop was met, not the capacity.
         """
-        opened = sum(part.opened for part in parts)
+        fed = sum(part.fed for part in parts)
         plan = self._empty_plan()
         for d, part in enumerate(parts):
             part.fill({name: array[d] for name, array in plan.items()}, now)
-        if not self.own_head:
-            self.fed += sum(part.opened for part in parts) - opened
+        self.fed += sum(part.fed for part in parts) - fed
         config = self.config
         kept, places = shard_own_rows(self.mesh, [plan.pop(name) for name in ("kept", "kept_places")])
         self._pages = engine.keep(self._pages, self._generation.rows, kept, places)
@@ -183,9 +184,14 @@ class Device:
             width=config.samples,
             page_tokens=config.page_tokens,
             truncated=config.sampling.truncated,
+            to_end=self.own_head,
         )
         if last is not None:
-            self._pages = engine.store(self._pages, ready.last_place, last.keys, last.values)
+            hidden, new = last
+            self._pages = engine.store(self._pages, ready.last_place, new.keys, new.values)
+            if self._states is not None:
+                ends = shard_own_rows(self.mesh, plan["last_place"] // config.page_tokens)
+                self._states = engine.note(self._states, ends, hidden)
         rows = self._generation.rows
         planes = (rows.done, rows.stop, rows.length, rows.tokens, rows.log_probability)
         done, stop, *rest = own_rows(self.mesh, planes)
@@ -208,7 +214,8 @@ class Device:
             "last": full(0, s.openings),
             "length": full(1, s.openings),
             "last_place": full(nowhere, s.openings, 1),
-            "last_path_place": full(0, s.openings),
+            "last_path_place": full(c.path_pages * c.page_tokens, s.openings),
+            "end_page": full(s.pages, s.openings),
             "row": full(s.rows, s.turnover),
             "path": full(0, s.turnover),
             "lane": full(0, s.turnover),

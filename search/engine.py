@@ -5,8 +5,9 @@ model about them and `value` the policy's own head, `store`, `keep` and `note` p
 `turn` backs up, grows and walks on; `search/device.py` calls them. D is the number of parts of the mesh; what belongs
 to a part has D as its first axis, and no operation crosses parts.
 
-States: where the policy carries a value head, all steps are fed to their last token as soon as they have ended. The
-state there is kept, one for the last page of each node, and gives the scores of the next token when a path is opened.
+States: where nodes may be expanded again, the state at a node's last token is kept, one for the last page of each node,
+and gives the scores of the next token when a path is opened once more. Where the policy carries a value head, all steps
+are fed to their last token as soon as they have ended, so that every path is opened from such a state.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class Plan:
     Attributes:
       slot: (D, O), paths that are opened; `table`, `filled` (D, O, Q), their pages.
       last, length: (D, O), their last token, and the number of tokens with it; `last_place` (D, O, 1), where its keys
-        go in the pool, and `last_path_place` (D, O), where in the path.
+        go in the pool, and `last_path_place` (D, O), where in the path: out of range for a token that was fed before.
+      end_page: (D, O), the page that holds it.
       row, path, lane: (D, A), rows that start; `seeds` (D, A, 2).
       said: (D, O, S), the tokens of the opened paths, out of range where there are no more; None without repetition
         penalty.
@@ -125,6 +127,7 @@ class Plan:
     length: Int[Any, "D O"]
     last_place: Int[Any, "D O 1"]
     last_path_place: Int[Any, "D O"]
+    end_page: Int[Any, "D O"]
     row: Int[Any, "D A"]
     path: Int[Any, "D A"]
     lane: Int[Any, "D A"]
@@ -252,7 +255,7 @@ def value(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("graph", "steps", "width", "page_tokens", "truncated"),
+    static_argnames=("graph", "steps", "width", "page_tokens", "truncated", "to_end"),
     donate_argnames=("generation",),
 )
 def wave(
@@ -269,21 +272,22 @@ def wave(
     width: int,
     page_tokens: int,
     truncated: bool,
-) -> tuple[Generation, Prefix | None]:
+    to_end: bool = False,
+) -> tuple[Generation, tuple[Float[Array, "D O 1 W"], Prefix] | None]:
     """Opens paths, starts rows, and decodes `steps` tokens of every unfinished row.
 
-    Returns the new state, and the keys and values, L arrays (D, O, 1, G, E), of the opened paths' last tokens; with
-    `states` these were fed before.
+    Returns the new state, and of the opened paths' last tokens the states and the keys and values, L arrays
+    (D, O, 1, G, E), to be kept where they were not fed before; None with `to_end`, where all were.
     """
     model = nnx.merge(graph, weights)
 
     def part(
         generation: Generation, plan: Plan, pages: Pages, states: Array | None
-    ) -> tuple[Generation, Prefix | None]:
-        if states is None:
-            paths, last = _open_paths(model, pages, generation.paths, plan, page_tokens)
-        else:
+    ) -> tuple[Generation, tuple[Array, Prefix] | None]:
+        if states is not None and to_end:
             paths, last = _open_whole(model, pages, states, generation.paths, plan, page_tokens), None
+        else:
+            paths, last = _open_paths(model, pages, states, generation.paths, plan, page_tokens)
         rows = open_rows(
             paths,
             generation.rows,
@@ -304,7 +308,7 @@ def wave(
 def _open_whole(model: Transformer, pages: Pages, states: Array, paths: Paths, plan: Plan, page_tokens: int) -> Paths:
     """Opens paths whose last tokens are in pages, too."""
     whole = paging.gather(pages, plan.table, plan.filled, page_tokens)
-    logits = model.logits(states[plan.last_place[:, 0] // page_tokens])
+    logits = model.logits(states[plan.end_page])
 
     def put(old: Array, new: Array) -> Array:
         return old.at[..., plan.slot, :, :, :].set(new, mode="drop")
@@ -323,11 +327,14 @@ def _open_whole(model: Transformer, pages: Pages, states: Array, paths: Paths, p
     )
 
 
-def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page_tokens: int) -> tuple[Paths, Prefix]:
-    """Opens paths, and feeds their last tokens."""
+def _open_paths(
+    model: Transformer, pages: Pages, states: Array | None, paths: Paths, plan: Plan, page_tokens: int
+) -> tuple[Paths, tuple[Array, Prefix]]:
+    """Opens paths, and feeds their last tokens where that was not done before."""
     before = paging.gather(pages, plan.table, plan.filled, page_tokens)
-    one = jnp.ones_like(plan.last)
-    hidden, new = read_on(model, before, plan.last[:, None], one, plan.length - 1)
+    feeds = plan.last_path_place < before.valid.shape[1]
+    hidden, new = read_on(model, before, plan.last[:, None], feeds.astype(jnp.int32), plan.length - 1)
+    end = hidden[:, 0] if states is None else jnp.where(feeds[:, None], hidden[:, 0], states[plan.end_page])
     number = jnp.arange(len(plan.slot))
 
     def put(old: Array, whole: Array, last: Array) -> Array:
@@ -343,12 +350,12 @@ def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page
     )
     opened = Paths(
         prefix,
-        paths.logits.at[plan.slot].set(model.logits(hidden[:, 0]), mode="drop"),
+        paths.logits.at[plan.slot].set(model.logits(end), mode="drop"),
         paths.length.at[plan.slot].set(plan.length, mode="drop"),
         said=_said(paths, plan),
         header=_header(paths, plan),
     )
-    return opened, new
+    return opened, (hidden, new)
 
 
 def _said(paths: Paths, plan: Plan) -> Array | None:

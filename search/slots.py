@@ -29,8 +29,9 @@ class Part:
       shared: tokens of the prefix that all prompts share.
       rated: whether a process reward model needs the path of every candidate until it has ended.
       headers: that candidates at depth 1, 2, ... begin with; none if they are given nothing.
+      states: whether states at last tokens are kept, so that no path is opened by feeding its last token again.
       to_end: whether steps are fed to their last token, for the policy's value head, as soon as they have ended;
-        otherwise their last token is fed when the path that it ends is opened.
+        otherwise their last token is fed when the path that it ends is opened for the first time.
     """
 
     config: SearchConfig
@@ -38,10 +39,12 @@ class Part:
     shared: int
     rated: bool
     headers: Sequence[Sequence[int]] = ()
+    states: bool = False
     to_end: bool = False
     cache: Cache = field(init=False)
     waiting: deque[Expansion] = field(default_factory=deque)
     opened: int = 0
+    fed: int = 0
     started: int = 0
     _open: deque[Expansion] = field(default_factory=deque)
     reread: int = 0
@@ -99,7 +102,8 @@ class Part:
 
     def _piece(self, before: list[Held], tokens: list[int], places: list[int], ends: list[int]) -> Piece:
         start = sum(held.tokens for held in before)
-        return Piece(before, tokens, places, start, open=not self.to_end, ends=tuple(ends) if self.to_end else ())
+        kept = ends[: len(ends) - (not self.to_end)] if self.states else []
+        return Piece(before, tokens, places, start, open=not self.to_end, ends=tuple(kept))
 
     def read_lost(self, now: int) -> list[Piece]:
         """The ends of paths whose pages were dropped, of those that can be opened now; as many as are read at once."""
@@ -187,7 +191,8 @@ class Part:
             self.cache.pin(there, 1)
         path = [held for held in map(self.cache.get, there) if held is not None]
         end = path[-1]
-        if not self.to_end:
+        known = self.states and end.fed == end.tokens
+        if not known:
             end.fed = end.tokens - 1  # its last token is fed now, also where an earlier opening did
         pages, filled = page_table(path, self.config.page_tokens)
         expansion.path = self._free_paths.pop()
@@ -196,9 +201,13 @@ class Part:
         plan["filled"][index, : len(filled)] = filled
         plan["last"][index] = self.step_tokens(expansion.tree, there[-1])[-1]
         plan["length"][index] = sum(held.tokens for held in path)
-        plan["last_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
-        before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
-        plan["last_path_place"][index] = before + end.tokens - 1
+        plan["end_page"][index] = end.pages[-1]
+        if not known:
+            plan["last_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
+            before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
+            plan["last_path_place"][index] = before + end.tokens - 1
+            self.fed += 1
+            self.reread += expansion.again
         end.fed = end.tokens
         self._write_texts(plan, index, expansion)
         self.opened += 1
@@ -240,7 +249,7 @@ class Part:
         expansion, cache = ended.expansion, self.cache
         path, lost = self.missing(expansion)
         cache.touch(path, now)
-        repeated = self.config.merge_identical and any(step.tokens == other.tokens for other in expansion.drawn)
+        repeated = self.config.merge_identical and expansion.repeats(step)
         held = None
         if self.config.paging and not (step.terminal or repeated or lost):
             held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)

@@ -36,7 +36,7 @@ from o1coder_jax.sampling import seed_for
 from search.baselines import Levels
 from search.config import SearchConfig
 from search.device import Device, Report
-from search.expansion import Ended, Expansion, Piece
+from search.expansion import Ended, Piece
 from search.forest import Growth
 from search.growing import Attached, Growing, Judge
 from search.rollouts import Orders
@@ -155,6 +155,7 @@ class Search:
                 len(shared),
                 rated=reward_model is not None,
                 headers=self.device.headers,
+                states=self.device.keeps_states,
                 to_end=self.device.own_head,
             )
             for _ in own
@@ -306,11 +307,7 @@ class Search:
                 growing.ask(growing.tree.nodes[report.waiting[place, number % self.config.window]])
             growing.walking = bool(report.walking[place])
             if growing.walking and growing.expansion is None:
-                node = int(report.cursor[place])
-                growing.expansion = Expansion.begin(
-                    place, growing.tree, node, number=node, seed=growing.seed, width=self.config.samples
-                )
-                self._part(place).waiting.append(growing.expansion)
+                self._part(place).waiting.append(growing.expand(place, int(report.cursor[place])))
             over = report.rollouts[place] >= self.config.rollouts or report.exhausted[place]
             if not growing.walking and not growing.verdicts and (over or not growing.may_start):
                 ended.append(place)
@@ -362,10 +359,10 @@ class Search:
         nothing: Pieces = [[] for _ in self.parts]
         for long, ends in zip_longest(reads, lost, fillvalue=nothing):
             self.device.read(ends, long=bool(long))
-        self.counters.reread = sum(part.reread for part in self.parts)
         started = sum(part.started for part in self.parts)
         done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)
         started = sum(part.started for part in self.parts) - started
+        self.counters.reread = sum(part.reread for part in self.parts)
         self.counters.waves += 1
         self.counters.places += self.config.wave_steps * len(self.parts) * self.device.sizes.rows + started
         steps: list[list[Node]] = [[] for _ in self.parts]

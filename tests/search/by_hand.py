@@ -31,13 +31,14 @@ class ByHand(Device):
     def __init__(self, policy, reward_model, config, mesh):
         self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
         self.own_head = bool(policy.head) and reward_model is None
+        self.keeps_states = self.own_head or config.expansions > 1
         self.parts = row_shards(mesh)
         self.trees = config.trees
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
         self.sizes = Sizes.of(config, self.parts, nodes)
         self.fed = self.rated = self.turns = 0
         self.headers = []
-        shape = (config.trees, nodes, config.samples, config.window, config.rollouts)
+        shape = (config.trees, nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest = shard_rows(mesh, forest.empty(*shape))
         places = self.sizes.pages * config.page_tokens
         self.pool = [[None] * places for _ in range(self.parts)]
@@ -58,7 +59,7 @@ class ByHand(Device):
             for piece in part:
                 path = self._read(self.pool[d], piece, closed=False)
                 self.fed += len(piece.tokens) - piece.open
-                for end in piece.ends if self.own_head else ():
+                for end in piece.ends:
                     self.states[d][piece.places[end] // self.config.page_tokens] = path[: piece.start + end + 1]
                 if self.reward_model is not None:
                     assert self._read(self.rated_pool[d], piece, closed=True)[: len(path)] == path
@@ -105,9 +106,9 @@ class ByHand(Device):
     def wave(self, parts, now):
         for d, part in enumerate(parts):
             plan = {name: array[d] for name, array in self._empty_plan().items()}
-            opened = part.opened
+            opened, fed = part.opened, part.fed
             part.fill(plan, now)
-            self.fed += 0 if self.own_head else part.opened - opened
+            self.fed += part.fed - fed
             self._keep(d, plan)
             for i, slot in enumerate(plan["slot"][: part.opened - opened].tolist()):
                 self.paths[d][slot] = self._open(d, plan, i)
@@ -132,12 +133,13 @@ class ByHand(Device):
         for page, filled in zip(plan["table"][i], plan["filled"][i], strict=True):
             for offset in range(filled):
                 path = follow(path, self.pool[d][page * size + offset])
-        place = plan["last_place"][i, 0]
-        if self.own_head:
-            assert self.states[d][place // size] == path
+        place, page = plan["last_place"][i, 0], plan["end_page"][i]
+        if plan["last_path_place"][i] >= self.config.path_pages * size:
+            assert self.states[d][page] == path
         else:
+            assert place // size == page
             path = (*path, int(plan["last"][i]))
-            self.pool[d][place] = path
+            self.pool[d][place] = self.states[d][page] = path
         assert len(path) == plan["length"][i]
         return path
 
