@@ -4,8 +4,9 @@
 
 The first method runs with each number of `rollouts`; every other method gets, problem by problem, the tokens that the
 first generated there. A rollout or path that was begun within the budget is finished, so that what each method really
-used is in the table. MCTS methods also keep to the same number of rollouts. Writes `compare.json` (with the outcome of
-every problem) and `compare.md` to the folder `output`.
+used is in the table. MCTS methods also keep to the same number of rollouts; those that widen (`search.expansions`) may
+take four times as many, because a rollout that reaches what is drawn already costs no tokens. Writes `compare.json`
+(with the outcome of every problem) and `compare.md` to the folder `output`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from train.run_files import write_json, write_text
 from train.trained import Trained
 
 MOST_PATHS = 10_000  # of a baseline, which its tokens bound
+WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Comparison:
 
     def run(self, method: str, settings: SearchConfig, rollouts: int, tokens: Sequence[int] | None) -> Row:
         """Runs a method on all problems; `tokens` bounds each of them."""
-        paths = rollouts if settings.baseline.kind == "none" or tokens is None else MOST_PATHS
+        paths = rollouts if tokens is None else most_rollouts(settings, rollouts)
         needs = settings.resolved().value_weight > 0 or settings.baseline.rated
         search = Search(
             self.rated if needs else self.policy,
@@ -82,6 +84,13 @@ class Comparison:
             passed = False if judgement is None else judgement.accepted if judgement.checked else None
             found.append(Outcome(tree.problem.id, tree.solved, passed, tree.tokens, tree.executions))
         return found
+
+
+def most_rollouts(settings: SearchConfig, first: int) -> int:
+    """How many rollouts (of a baseline: paths) a method may take within its tokens; `first` are the first method's."""
+    if settings.baseline.kind != "none":
+        return MOST_PATHS
+    return first * (WIDENED_ROLLOUTS if settings.resolved().expansions > 1 else 1)
 
 
 def compare(config: CompareConfig) -> None:
