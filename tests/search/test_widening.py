@@ -103,7 +103,7 @@ def by_hand(monkeypatch):
     monkeypatch.setattr(waves, "Device", ByHand)
 
     def grow(config, coder):
-        search = searching(config, policy=coder)
+        search = searching(config, PROBLEMS[:4], policy=coder)
         return search.counters, {tree.problem.id: tree for tree in search}
 
     return grow
@@ -124,8 +124,7 @@ def test_every_token_is_computed_once(by_hand, coder):
     )
 
 
-@pytest.mark.parametrize("merge", [True, False])
-@pytest.mark.parametrize("rated", [False, True])
+@pytest.mark.parametrize(("rated", "merge"), [(False, True), (True, False)])
 def test_every_pool_that_is_allowed_gives_the_same_trees(by_hand, coder, rated, merge):
     config = dataclasses.replace(ONE, merge_identical=merge, value_weight=0.5 * rated)
     coder = head().on(coder) if rated else coder
