@@ -48,7 +48,7 @@ def test_answer_is_the_first_accepted_or_the_best(programs, expected):
         (SearchConfig(), 8),
         (SearchConfig(samples=1, expansions=16, widening=2.0), 32),
         (SearchConfig(preset="paper", expansions=16, widening=2.0), 8),  # a preset that does not widen
-        (SearchConfig(baseline=BaselineConfig(kind="beam"), expansions=16), MOST_PATHS),
+        (SearchConfig(baseline=BaselineConfig(kind="best_of_n"), expansions=16), MOST_PATHS),
     ],
 )
 def test_methods_that_widen_may_take_more_rollouts_within_their_tokens(settings, expected):
