@@ -52,7 +52,11 @@ def write(folder: Path, *, vocabulary: int, rows: int, length: int, prompts: int
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocabulary, (rows, length), dtype=np.int32)
     batch = training_batch(tokens[:1])
-    hidden = model.read(*(jnp.asarray(batch[name]) for name in ("tokens", "positions", "segments")))
+    hidden = model.read(
+        tokens=jnp.asarray(batch["tokens"]),
+        positions=jnp.asarray(batch["positions"]),
+        segments=jnp.asarray(batch["segments"]),
+    )
     inputs = {
         "input.train": tokens,
         "input.prompts": rng.integers(0, vocabulary, (prompts, prompt), dtype=np.int32),

@@ -70,16 +70,16 @@ class Rival:
             )
         optimizer = self.optimizers[kind]
         tokens = self.inputs["input.train"].long()
-        first = None
+        first: float | None = None
         for _ in range(count):
             optimizer.zero_grad(set_to_none=True)
             for rows in tokens.chunk(int(parts)):
                 loss = model(input_ids=rows, labels=rows, use_cache=False).loss / int(parts)
                 loss.backward()
-                first = loss.detach() if first is None else first
+                first = float(loss.detach()) if first is None else first
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
             optimizer.step()
-        return count * tokens.numel(), float(first) * int(parts)
+        return count * tokens.numel(), (first or 0.0) * int(parts)
 
     def generate(self, kind: str, count: int) -> tuple[int, float]:
         """Batches of sampled answers of one length; KIND is ATTENTION-CACHE-THREADS."""

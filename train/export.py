@@ -33,6 +33,7 @@ from o1coder_jax import checkpoint, hf_export
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.vocabulary import ByteLevelVocabulary
+from search.models import load_reward_model
 from train.run_stages import finished_stages
 from train.trained import Trained
 
@@ -73,7 +74,7 @@ def export(
     if adapter:
         fingerprint = _write_adapter(partial, run / "checkpoints" / name, source)
     else:
-        model: Any = trained.reward_model(name) if role == "prm" else trained.policy(name)
+        model = _model(trained, run, role, name)
         config, fingerprint = nnx.merge(model.graph, model.weights).config, model.fingerprint
         rows = model.weights["embedding"].shape[0]
         hf_export.write_config(partial, config, rows, dtype, like=source, end_ids=_end_ids(trained))
@@ -85,6 +86,18 @@ def export(
     os.rename(partial, out)
     size = sum(file.stat().st_size for file in out.iterdir())
     return f"{out}: {name} of {run} ({fingerprint}){'' if adapter else f' in {dtype}'}, {size:,} bytes"
+
+
+def _model(trained: Trained, run: Path, role: str, name: str) -> Any:
+    """The model of a checkpoint; a value head that was trained alone, with the policy that it was fitted on."""
+    if role != "prm":
+        return trained.policy(name)
+    saved = run / "checkpoints" / name
+    if "head_of" not in checkpoint.metadata(saved):
+        return load_reward_model(saved, trained.tokenizer, trained.mesh)
+    kind, _, round_number = name.partition("-")
+    policy = trained.policy(f"{'policy' if kind == 'head' else 'sft'}-{round_number}")
+    return trained.rater(name, policy)[0]
 
 
 def _write_adapter(folder: Path, saved: Path, source: Path | None) -> str:
