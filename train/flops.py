@@ -64,7 +64,7 @@ def training_work(config: ModelConfig, vocab_size: int, *, rows: int, length: in
     attention = float(_meeting(config) * rows * computed_scores(length))
     again = 2.0 * head * tokens
     if length > WHOLE and length % BLOCK == 0:
-        again += attention / 2  # a block's scores, see o1coder_jax/attention.py
+        again += attention  # a block, see o1coder_jax/attention.py
     if config.rematerialize == "dots":
         again += attention
     elif config.rematerialize == "layers":  # all but the last product of a layer, whose result no gradient needs
