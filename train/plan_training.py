@@ -75,6 +75,7 @@ def training_program(
     state = TrainState(trained, moments, counter)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     rows = placed(shapes, NamedSharding(mesh, P(ROWS)))
+    vocabulary, tensor, held = 0 if role.value_head else role.vocab_size, mesh.shape["tensor"], chip_bytes(weights)
 
     def lower() -> jax.stages.Lowered:
         leaves, structure = jax.tree.flatten(state)
@@ -89,27 +90,27 @@ def training_program(
         name=name,
         parameters=parameter_count(weights),
         work=training_work(
-            role.config, role.vocab_size, rows=batch.rows, length=batch.length, vocabulary=not role.value_head
+            role.config, vocabulary, rows=batch.rows, length=batch.length, parts=parts * taken, tensor=tensor
         ),
-        held={PARAMETERS: chip_bytes(weights), OPTIMISER: chip_bytes(moments), INPUTS: chip_bytes(rows)},
+        held={PARAMETERS: held, OPTIMISER: chip_bytes(moments), INPUTS: chip_bytes(rows)},
         lower=lower,
         smaller=SMALLER,
         others=others,
         scratch=activation_bytes(
             role.config,
-            role.vocab_size if not role.value_head else 0,
+            vocabulary,
             rows=batch.rows // (parts * taken),
             length=batch.length,
-            tensor=mesh.shape["tensor"],
-            weights=chip_bytes(weights),
+            tensor=tensor,
+            weights=held,
             microbatches=taken,
         ),
         traffic=training_traffic(
             role.config,
-            role.vocab_size if not role.value_head else 0,
+            vocabulary,
             tokens=batch.rows * batch.length // parts,
-            tensor=mesh.shape["tensor"],
-            weights=chip_bytes(weights),
+            tensor=tensor,
+            weights=held,
             microbatches=taken,
         ),
     )
