@@ -24,12 +24,6 @@ SCORES_BYTES = 64 * 2**20  # of a part's scores on one device
 LEAST_COLUMNS = 512  # fewer would starve matrix units, however many tokens there are
 
 
-def division(tokens: int, length: int) -> tuple[int, int]:
-    """Parts, and columns of a part, for so many tokens on a device whose slice of the vocabulary has `length` columns."""
-    columns = min(max(SCORES_BYTES // (4 * max(tokens, 1)), LEAST_COLUMNS), length)
-    return -(-length // columns), columns
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def log_probability(
     hidden: Float[Array, "B S D"], weight: Float[Array, "..."], targets: Int[Array, "B S"], tied: bool
@@ -96,6 +90,11 @@ def _backward(tied: bool, kept: Any, given: tuple[Array, Array]) -> tuple[Array,
 log_probability.defvjp(_forward, _backward)
 
 
+def part_columns(tokens: int, length: int) -> int:
+    """C: columns of a part, for so many tokens on a device and so many columns on it."""
+    return min(max(SCORES_BYTES // (4 * max(tokens, 1)), LEAST_COLUMNS), length)
+
+
 class _Parts:
     """The projection's columns, part by part; the last part reaches back where parts do not divide the vocabulary."""
 
@@ -113,7 +112,8 @@ class _Parts:
         shape = (self.slices, self.length, width) if tied else (width, self.slices, self.length)
         self.weight = constrain(weight.reshape(shape), *self.split)
         tokens = hidden.shape[0] * hidden.shape[1] // int(np.prod([sizes.get(axis, 1) for axis in ROWS]))
-        self.count, self.columns = division(tokens, self.length)
+        self.columns = part_columns(tokens, self.length)
+        self.count = -(-self.length // self.columns)
 
     def start(self, index: Array) -> Array:
         return jnp.minimum(index * self.columns, self.length - self.columns)

@@ -139,6 +139,26 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
     return shard_rows(mesh, tree)
 
 
+def shard_own_caches(mesh: Mesh, tree: T) -> T:
+    """As `shard_own_rows`; keys and values (D, ..., heads, head size) are split over `tensor` by their heads, too.
+
+    That is how the products that make them leave them: a cache that began otherwise would be moved, and whatever reads
+    it compiled, a second time.
+    """
+
+    def put(path: tuple[Any, ...], x: Any) -> Any:
+        names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
+        if not names & {"keys", "values"}:
+            return shard_own_rows(mesh, x)
+        heads = "tensor" if x.shape[-2] % mesh.shape["tensor"] == 0 else None
+        split = NamedSharding(mesh, P(ROWS, *[None] * (x.ndim - 3), heads, None))
+        if mesh.is_multi_process:
+            return jax.make_array_from_process_local_data(split, np.asarray(x))
+        return jax.device_put(x, split)
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
 def own_slice(mesh: Mesh, rows: int) -> slice:
     """Which of a batch's rows this process holds; `UserError` when they cannot be shared out evenly."""
     parts, own = row_shards(mesh), own_shards(mesh)
@@ -209,7 +229,11 @@ RULES: dict[str, P] = {
     "embedding": P("tensor", "fsdp"),
     "projection": P("fsdp", "tensor"),
 }
-PARTS_OF_LINEAR = ("weight", "bias", "lora_a", "lora_b")
+# A packed weight has its blocks on the last axis, and its codes one axis more, within a block: both lie as it would.
+_WEIGHTS = {name: rule for name, rule in RULES.items() if name.endswith(".weight")}
+RULES |= {name.replace("weight", "scales"): rule for name, rule in _WEIGHTS.items()}
+RULES |= {name.replace("weight", "codes"): P(*rule, None) for name, rule in _WEIGHTS.items()}
+PARTS_OF_LINEAR = ("weight", "codes", "scales", "bias", "lora_a", "lora_b")
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from o1coder_jax.attention import attention
 from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.linear import Linear, normal
-from o1coder_jax.mesh import ROWS, constrain, dividing
+from o1coder_jax.mesh import ROWS, constrain, dividing, parameter_name
 from o1coder_jax.model_config import ModelConfig, RopeScaling
 
 __all__ = ["Attend", "Block", "ModelConfig", "RopeScaling", "Transformer", "parameter_count", "rms_norm", "rotate"]
@@ -150,7 +150,8 @@ class Transformer(nnx.Module):
         """
         c = self.config
         graph, weights = nnx.split(self.blocks)
-        weights = jax.tree.map(self._cast, weights)  # before the layers: what they gather is of the smaller dtype
+        # Before the layers: what they gather is of the smaller dtype.
+        weights = jax.tree_util.tree_map_with_path(self._cast, weights)
         x = constrain(self._embedded(tokens), ROWS, None, None)
         windows = c.windows()
         numbers = None if dropout is None else jnp.arange(c.layers, dtype=jnp.uint32)
@@ -187,9 +188,10 @@ class Transformer(nnx.Module):
         found = self.embedding[...][constrain(tokens, rows, None)].astype(self.config.dtype)
         return constrain(found, rows, None, dividing("fsdp", self.config.width))
 
-    def _cast(self, weight: Array) -> Array:
-        """Matrices in the dtype of the activations; vectors, and what is no floating-point number, as they are."""
-        matrix = weight.ndim > 2 and jnp.issubdtype(weight.dtype, jnp.floating)
+    def _cast(self, path: tuple[Any, ...], weight: Array) -> Array:
+        """Matrices in the dtype of the activations; vectors, and packed weights, as they are."""
+        packed = parameter_name(path).endswith((".codes", ".scales"))
+        matrix = weight.ndim > 2 and not packed
         return weight.astype(self.config.dtype) if matrix else weight
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_rows
+from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_caches, shard_own_rows
 from o1coder_jax.policy import Policy, encode_headers
 from o1coder_jax.prm import RewardModel
 from search import engine, forest
@@ -65,11 +65,11 @@ class Device:
         model = nnx.merge(policy.graph, policy.weights)
         shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
-        self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
-        self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        self._generation = shard_own_caches(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
+        self._pages = shard_own_caches(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
-            self._rated_pages = shard_own_rows(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
+            self._rated_pages = shard_own_caches(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
         self._stops = replicate(mesh, policy.stops())
         self._settings = replicate(mesh, config.sampling.arrays())
 

@@ -18,7 +18,7 @@ from flax import nnx
 
 from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate
+from o1coder_jax.mesh import shard_parameters
 from o1coder_jax.problems import CurriculumConfig, Parts, Rejected
 from o1coder_jax.problems.curriculum import Teacher, build
 from o1coder_jax.records import Problem, write_jsonl
@@ -142,7 +142,7 @@ def run(session: Session) -> None:
         graph, weights = nnx.split(session.new_model())
         trainer = Trainer(
             graph,
-            replicate(session.mesh, weights),
+            shard_parameters(session.mesh, weights),
             Objective.of(losses.sft),
             config.optimizer,
             session.mesh,

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.hardware import DEVICES
 
 GIB = 2**30
 INSTALL = "pip install -e '.[plan]'"
@@ -53,12 +54,12 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 30.75 * GIB, 275e12, 1.2e12, 6 * 45e9, 3),
-        Chip("v5e", 15.75 * GIB, 197e12, 0.82e12, 4 * 45e9, 2),
-        Chip("v5p", 95.74 * GIB, 459e12, 2.765e12, 6 * 90e9, 3),
-        Chip("a100", 0.92 * 80 * GIB, 312e12, 2.039e12, 300e9, 0),
-        Chip("h100", 0.92 * 79.6 * GIB, 989e12, 3.35e12, 450e9, 0),
-        Chip("h200", 0.92 * 140.4 * GIB, 989e12, 4.8e12, 450e9, 0),
+        Chip("v4", 30.75 * GIB, DEVICES["TPU v4"].peak_flops, 1.2e12, 6 * 45e9, 3),
+        Chip("v5e", 15.75 * GIB, DEVICES["TPU v5e"].peak_flops, 0.82e12, 4 * 45e9, 2),
+        Chip("v5p", 95.74 * GIB, DEVICES["TPU v5p"].peak_flops, 2.765e12, 6 * 90e9, 3),
+        Chip("a100", 0.92 * 80 * GIB, DEVICES["NVIDIA A100"].peak_flops, 2.039e12, 300e9, 0),
+        Chip("h100", 0.92 * 79.6 * GIB, DEVICES["NVIDIA H100"].peak_flops, 3.35e12, 450e9, 0),
+        Chip("h200", 0.92 * 140.4 * GIB, DEVICES["NVIDIA H200"].peak_flops, 4.8e12, 450e9, 0),
     )
 }
 

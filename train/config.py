@@ -17,6 +17,7 @@ from sandbox.pool import SandboxConfig
 from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
+from train.policy import PolicyConfig
 from train.prm import PRMConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
@@ -48,6 +49,7 @@ class Config:
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     tcg: TCGConfig = field(default_factory=TCGConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -65,6 +67,9 @@ class Config:
             raise UserError(f"checkpoint_every is {self.checkpoint_every}; it must not be negative")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
+        for adapter in (self.policy.adapter, self.prm.adapter, self.tcg.adapter):
+            if adapter is not None:
+                adapter.check(self.model)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

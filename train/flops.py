@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o1coder_jax.attention import BLOCK, WHOLE
-from o1coder_jax.fused_scores import division
+from o1coder_jax.fused_scores import part_columns
 from o1coder_jax.model_config import ModelConfig
 
 
@@ -65,8 +65,8 @@ def training_work(
     again = 2.0 * head * tokens  # logits, in the backward pass
     if vocab_size:  # the last columns lie in two parts of the vocabulary, see o1coder_jax/fused_scores.py
         own = vocab_size // tensor if vocab_size % tensor == 0 else vocab_size
-        count, columns = division(rows // parts * (length - 1), own)
-        again += 8.0 * head * tokens * (count * columns / own - 1)
+        columns = part_columns(rows // parts * (length - 1), own)
+        again += 8.0 * head * tokens * (-(-own // columns) * columns / own - 1)
     if length > WHOLE and length % BLOCK == 0:
         again += attention / 2  # a block's scores, see o1coder_jax/attention.py
     if config.rematerialize == "dots":
@@ -81,8 +81,9 @@ def activation_bytes(
 ) -> float:
     """Bytes on a chip that an update needs beside weights and moments, roughly; for devices without a compiler here.
 
-    What the layers keep for the backward pass (by `rematerialize`), one layer's work, a part of the vocabulary's
-    scores with their gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the activations.
+    What the layers keep for the backward pass (by `rematerialize`), one layer's work, the scores of a part of the
+    vocabulary with their gradient, gradients in float32 and their sums, and the weights' copies in the dtype of the
+    activations.
 
     Args:
       vocab_size: 0 without logits.
@@ -95,7 +96,7 @@ def activation_bytes(
     whole = tokens * (6 * c.width + 2 * inner / tensor) * size + scores  # of one layer
     dots = tokens * (3 * c.width + (inner - c.mlp_width) / tensor) * size
     kept = {"none": whole, "dots": dots, "layers": tokens * c.width * size}[c.rematerialize]
-    logits = 3 * 4 * tokens * division(tokens, vocab_size // tensor)[1] if vocab_size else 0
+    logits = 3 * 4 * tokens * part_columns(tokens, vocab_size // tensor) if vocab_size else 0
     gradients = weights * (1 if microbatches == 1 else 2)
     copies = weights * size / 4 + 2 * block_parameters(c) / c.layers / tensor * size if size < 4 else 0.0
     return c.layers * kept + whole + logits + gradients + copies

@@ -13,14 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax import losses
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
-from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
+from o1coder_jax.mesh import host_copy, row_shards, shard_rows
+from o1coder_jax.prm import label_metrics, score_tokens
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
 from o1coder_jax.transformer import Transformer
 from train.data import (
@@ -50,6 +52,8 @@ class PRMConfig:
       updates: per iteration.
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
+      adapter: train an adapter on a frozen base, not all weights. The base is the policy's where the policy has an
+        adapter as well, so that both share it; otherwise it is the policy as fine-tuning left it.
     """
 
     objective: Literal["pointwise", "pairwise"] = "pointwise"
@@ -57,6 +61,7 @@ class PRMConfig:
     margin: float = 0.1
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.updates < 1:
@@ -147,7 +152,8 @@ def score_sequences(
         chosen = order[start : start + rows]
         length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
         batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
-        scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
+        with jax.set_mesh(mesh):
+            scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
         for row, index in enumerate(chosen):
             out[index] = scores[row, : len(sequences[index])]
     return out
@@ -174,10 +180,8 @@ def run(session: Session, iteration: int) -> None:
     with session.run.stage_scope(names("prm")) as stage:
         records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
         training = [record for record in records if not held_out(record)]
-        policy = session.load_policy(f"sft-{iteration:03d}")
-        graph, weights = with_value_head(
-            policy.graph, policy.weights, session.config.model, session.tokenizer.vocab_size
-        )
+        start = session.trainable(f"sft-{iteration:03d}", config.adapter, role="prm").with_head(session.mesh)
+        graph, weights = start.graph, start.weights
         seed = session.config.seed + iteration
         own = session.own_slice(config.batch.rows)
         if config.objective == "pointwise":
@@ -194,14 +198,16 @@ def run(session: Session, iteration: int) -> None:
         if batches is None:
             print(f"{names('prm')}: skipped, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
         else:
-            trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
+            trainer = Trainer(
+                graph, weights, objective, config.optimizer, session.mesh, updates=config.updates, seed=seed
+            )
             kept = session.kept(stage, "updates", examples)
             with stage.progress(config.updates, "updates") as bar:
                 stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
-            weights = replicate(session.mesh, trainer.weights)
+            weights = trainer.weights
         judged = [record for record in records if held_out(record) and record.iteration == iteration]
         stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
-        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights)
+        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights, start)
 
 
 if __name__ == "__main__":

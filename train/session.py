@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
+import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,22 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from o1coder_jax import checkpoint
-from o1coder_jax import config as configuration
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
 from o1coder_jax.hosts import barrier, joined
-from o1coder_jax.mesh import host_copy, keep_compiled, make_mesh, own_slice, prepare_cpu, replicate, row_shards
+from o1coder_jax.mesh import keep_compiled, make_mesh, own_slice, prepare_cpu, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.records import Judgement, Problem, read_problems
+from o1coder_jax.sampler import sampler_weights
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END
+from o1coder_jax.stored import Model, Store
 from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
@@ -58,6 +60,7 @@ class Session:
     def __init__(self, config: Config, run: Run, mesh: Mesh):
         self.config, self.run, self.mesh = config, run, mesh
         self.judging = Judging(config.sandbox, run.hosts, self._say_sandbox)
+        self._sync_seconds = 0.0
 
     @classmethod
     @contextlib.contextmanager
@@ -145,10 +148,13 @@ class Session:
         temperature: float = 1.0,
         answer_tokens: int | None = None,
     ) -> list[list[Sample]]:
-        """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place."""
+        """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place.
+
+        `weights` are those of `sampler`.
+        """
         return generate(
             self.graph,
-            replicate(self.mesh, weights),  # weights in training lie elsewhere: one layout, compiled once
+            weights,
             prompts,
             samples=samples,
             stops=self.tokenizer.stops((END,)),
@@ -161,8 +167,10 @@ class Session:
 
     @cached_property
     def graph(self) -> nnx.GraphDef[Transformer]:
-        """The decoder's structure, without a value head."""
-        return nnx.graphdef(self.new_model())
+        """The structure of what samples, without a value head."""
+        config = dataclasses.replace(self.config.model, dtype=self.config.generation.dtype or self.config.model.dtype)
+        shape = nnx.eval_shape(lambda: Transformer(config, self.tokenizer.vocab_size, rngs=nnx.Rngs(0)))
+        return nnx.graphdef(shape)
 
     def require(self, stage: str, command: str) -> dict[str, Any]:
         """The result of a stage that must be finished."""
@@ -179,22 +187,33 @@ class Session:
             rngs=nnx.Rngs(self.config.seed),
         )
 
-    def save_model(self, name: str, weights: Any, **facts: Any) -> str:
-        """Writes a checkpoint of weights; returns their fingerprint."""
-        print_of = fingerprint(weights)
-        metadata = {
-            "fingerprint": print_of,
-            "model": configuration.to_dict(self.config.model),
-            "tokenizer": self.tokenizer.fingerprint,
-            **facts,
-        }
-        checkpoint.save(self.run.checkpoint(name), nnx.to_pure_dict(weights), metadata)
-        return print_of
+    @cached_property
+    def store(self) -> Store:
+        """The run's checkpoints of models."""
+        vocabulary = self.tokenizer
+        folder = self.run.checkpoint(policy_name(0)).parent
+        return Store(folder, vocabulary.vocab_size, vocabulary.fingerprint, self.mesh, self.config.model)
+
+    def save_model(self, name: str, weights: Any, start: Model | None = None, **facts: Any) -> str:
+        """Writes a checkpoint of weights; returns their fingerprint.
+
+        Args:
+          start: what they were trained from: of a model with an adapter only what is trained is written.
+        """
+        return self.store.save(name, weights, start, **facts)
+
+    def trainable(self, name: str, adapter: AdapterConfig | None, *, role: str) -> Model:
+        """The model of a checkpoint as a role trains it: all its weights, or an adapter on a frozen base.
+
+        A checkpoint that has this adapter is trained on; otherwise the role begins a new one, on the checkpoint's base.
+        """
+        key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(role.encode()))
+        return self.store.trainable(name, adapter, key)
 
     def load_model(self, name: str, *, value_head: bool = False) -> tuple[nnx.GraphDef[Transformer], Any, str]:
-        """A model's graph and weights (a copy on every device), and the weights' fingerprint."""
-        model = self.new_model(value_head=value_head)
-        return restore_model(self.run.checkpoint(name), model, self.tokenizer, self.mesh)
+        """A model's graph and weights as they were stored, in training's layout, and their fingerprint."""
+        model = self.store.load(name, value_head=value_head)
+        return model.graph, model.weights, model.fingerprint
 
     def own_slice(self, rows: int) -> slice:
         """Which of a batch's rows this process holds."""
@@ -206,8 +225,27 @@ class Session:
         return Kept(folder, self.config.checkpoint_every, examples) if self.config.checkpoint_every else None
 
     def load_policy(self, name: str) -> Policy:
+        """The policy of a checkpoint, ready to sample."""
         graph, weights, print_of = self.load_model(name)
-        return Policy(graph, weights, self.tokenizer, print_of)
+        return Policy(*self.sampler(graph, weights), self.tokenizer, print_of)
+
+    def sampler(self, graph: nnx.GraphDef[Transformer], weights: Any) -> tuple[nnx.GraphDef[Transformer], Any]:
+        """A copy of a model for sampling (`sampler.sampler_weights`); its time counts in `sync_seconds`."""
+        since = time.monotonic()
+        plain, copied = sampler_weights(graph, weights, self.mesh, self.config.generation.dtype)
+        jax.block_until_ready(copied)
+        self._sync_seconds += time.monotonic() - since
+        return plain, copied
+
+    def sync_seconds(self) -> float:
+        """Seconds that bringing weights to the sampler took since the last call; compiling counts."""
+        told, self._sync_seconds = self._sync_seconds, 0.0
+        return told
+
+    def release(self) -> None:
+        """After a stage: what no later one has asked for leaves the device."""
+        if "store" in self.__dict__:
+            self.store.release()
 
 
 def tokenizer_path(folder: Path, config: TokenizerConfig) -> Path:
@@ -225,18 +263,6 @@ def load_tokenizer(path: Path) -> Vocabulary:
         raise UserError(f"{path} is damaged ({error}); restore it, or start the run afresh") from error
 
 
-def restore_model(
-    path: Path, model: Transformer, tokenizer: Vocabulary, mesh: Mesh
-) -> tuple[nnx.GraphDef[Transformer], Any, str]:
-    """A checkpoint's weights in the structure of `model`, a copy on every device, and their fingerprint."""
-    facts = checkpoint.metadata(path)
-    if facts.get("tokenizer") != tokenizer.fingerprint:
-        raise UserError(f"{path} was made with another tokenizer than that of its run; use a new run name")
-    graph, weights = nnx.split(model)
-    nnx.replace_by_pure_dict(weights, checkpoint.restore(path, nnx.to_pure_dict(weights)))
-    return graph, replicate(mesh, weights), facts["fingerprint"]
-
-
 def check_rows(config: Config, parts: int) -> None:
     """Raises a `UserError` for a batch whose rows cannot be shared out evenly among `parts` devices."""
     batches = {
@@ -252,14 +278,6 @@ def check_rows(config: Config, parts: int) -> None:
     for name, rows in batches.items():
         if rows % parts:
             raise UserError(f"{name} is {rows}, which {parts} devices cannot share; make it a multiple of {parts}")
-
-
-def fingerprint(weights: Any) -> str:
-    """Sixteen hexadecimal digits that identify weights, bit for bit; every process must ask."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(weights):
-        digest.update(np.ascontiguousarray(host_copy(leaf)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def policy_name(iteration: int) -> str:

@@ -73,20 +73,26 @@ def run(session: Session, iteration: int) -> None:
     config, names = session.config.sft, StageName(iteration)
     session.require(names("search"), f"train.reason --iteration {iteration}")
     with session.run.stage_scope(names("sft")) as stage:
-        policy = session.load_policy(policy_name(iteration - 1))
+        start = session.trainable(policy_name(iteration - 1), session.config.policy.adapter, role="policy")
         records = map(ProcessRecord.from_json, session.run.read("process.jsonl"))
         paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
         examples = fitting([path_example(path) for path in paths], config.batch.length)
         done_once = iteration > 1 and not config.every_iteration
         skipped = done_once or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
-        weights = policy.weights
+        weights = start.weights
         if skipped:
             why = "sft.every_iteration is off" if done_once else f"none of {len(paths)} verified paths fits a batch"
             print(f"{names('sft')}: skipped, {why if done_once or paths else 'no verified paths'}", flush=True)
         else:
             trainer = Trainer(
-                policy.graph, weights, Objective.of(losses.sft), config.optimizer, session.mesh, updates=config.updates
+                start.graph,
+                weights,
+                Objective.of(losses.sft),
+                config.optimizer,
+                session.mesh,
+                updates=config.updates,
+                seed=session.config.seed + iteration,
             )
             batches = packed_batches(
                 examples,
@@ -99,7 +105,7 @@ def run(session: Session, iteration: int) -> None:
             with stage.progress(config.updates, "updates") as bar:
                 stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
             weights = trainer.weights
-        stage.result["weights"] = session.save_model(f"sft-{iteration:03d}", weights)
+        stage.result["weights"] = session.save_model(f"sft-{iteration:03d}", weights, start)
 
 
 if __name__ == "__main__":

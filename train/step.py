@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from optax import contrib
 
 from o1coder_jax import losses
+from o1coder_jax.adapters import dropout_of
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import Batch, Metrics
 from o1coder_jax.mesh import (
@@ -25,6 +26,7 @@ from o1coder_jax.mesh import (
     constrain,
     own_rows,
     own_shards,
+    own_slice,
     parameter_name,
     replicate,
     row_shards,
@@ -224,6 +226,7 @@ class Trainer:
       graph, weights: of the model; the weights in training are copied, the caller's stay untouched.
       objective, optimizer: what to minimise and how.
       updates: planned in all; the learning rate's schedule ends there.
+      seed: with the update and the row it decides what an adapter's dropout hides.
     """
 
     def __init__(
@@ -235,7 +238,9 @@ class Trainer:
         mesh: Mesh,
         *,
         updates: int,
+        seed: int = 0,
     ):
+        self.seed, self.dropout = seed, dropout_of(graph, weights) > 0
         self.graph, self.objective, self.optimizer, self.mesh, self.updates = graph, objective, optimizer, mesh, updates
         trained, frozen = nnx.split_state(weights, nnx.Param, ...)
         self.frozen = shard_parameters(mesh, frozen)
@@ -249,6 +254,10 @@ class Trainer:
     def step(self, batch: HostBatch) -> Metrics:
         """One update on this process's rows of a batch; returns device scalars (reading them waits for the step)."""
         rate = np.float32(self.optimizer.rate(self.update, self.updates))
+        if self.dropout:
+            rows = len(batch["tokens"]) * row_shards(self.mesh) // len(own_shards(self.mesh))
+            seeds = dropout_seeds(self.seed, self.update, rows)
+            batch = batch | {"dropout": seeds[own_slice(self.mesh, rows)]}
         with jax.set_mesh(self.mesh):
             self.state, metrics = self._update_step(
                 self.state,
@@ -265,6 +274,11 @@ class Trainer:
     @property
     def weights(self) -> Any:
         return nnx.merge_state(self.state.weights, self.frozen)
+
+
+def dropout_seeds(seed: int, update: int, rows: int) -> np.ndarray:
+    """A random seed for each row of an update's batch, in all processes: (B, 2) uint32."""
+    return np.random.SeedSequence((seed, update)).generate_state(2 * rows, np.uint32).reshape(rows, 2)
 
 
 def split_rows(mesh: Mesh, batch: HostBatch, microbatches: int = 1) -> HostBatch:
@@ -287,12 +301,14 @@ def _scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: Batch, score:
 
 def sequence_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """`losses.sequence_scores` of this process's rows: (B,)."""
-    return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores)))
+    with jax.set_mesh(mesh):
+        return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores)))
 
 
 def token_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """log p of every token of this process's rows: (B, S)."""
-    return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0]))
+    with jax.set_mesh(mesh):
+        return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0]))
 
 
 def replicate_scalars(mesh: Mesh, state: TrainState) -> TrainState:

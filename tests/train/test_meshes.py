@@ -63,11 +63,17 @@ def test_what_one_mesh_saved_another_restores_bit_by_bit(alone: dict[str, Any], 
     assert alone[mesh]["restored"]
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+def test_rows_alone_are_split_without_gathering(alone: dict[str, Any]):
+    assert alone["8x1x1"]["gathered"] == 0
+
+
+@pytest.mark.parametrize("mesh", ["1x8x1", "2x2x2"])
 def test_nothing_larger_than_a_matrix_is_gathered(alone: dict[str, Any], mesh: str):
-    """Neither the stacked layers nor the states of all rows (1,536 numbers); nothing where only rows are split."""
-    largest = max(MODEL.width * MODEL.mlp_width, VOCABULARY * MODEL.width)
-    assert alone[mesh]["gathered"] <= (0 if mesh == "8x1x1" else largest)
+    """Neither the stacked layers (2,560 numbers of one name) nor the states of all rows (1,536).
+
+    Left out is the mesh that cannot split two key heads over its four devices of `tensor`: they are whole on each.
+    """
+    assert 0 < alone[mesh]["gathered"] <= max(MODEL.width * MODEL.mlp_width, VOCABULARY * MODEL.width)
 
 
 def test_two_processes_with_four_devices_compute_the_same(tmp_path: Path):
