@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from o1coder_jax.errors import UserError
-from train.hlo import parse_hlo, trip_count
-from train.hlo_costs import Collective, count_costs, group_size
+from train.plan.hlo import parse_hlo, trip_count
+from train.plan.hlo_costs import Collective, count_costs, group_size
 
 # Ten rounds of: a product 8 x 16 x 32 in a fusion, its sum over four devices, a slice of a stack.
 PROGRAM = """\

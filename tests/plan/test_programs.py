@@ -14,22 +14,23 @@ from jax.sharding import AbstractMesh, Mesh
 from o1coder_jax import losses
 from o1coder_jax.config import load
 from o1coder_jax.errors import UserError
+from o1coder_jax.hardware import Device
 from o1coder_jax.mesh import AXES
 from o1coder_jax.model_config import ModelConfig
 from search.config import SearchConfig
 from tests.tiny import one_device
-from train.chips import CHIPS, Chip, Topology, devices_of, parse_topology
 from train.config import Config
 from train.data import BatchConfig
-from train.flops import Work
-from train.hlo import parse_hlo
-from train.hlo_costs import Collective, Costs, count_costs
-from train.plan import plan
-from train.plan_program import OPTIMISER, PARAMETERS, Program, Role
-from train.plan_report import compiled, show, to_json
-from train.plan_search import search_programs
-from train.plan_training import training_program
-from train.roofline import Roofline
+from train.plan.__main__ import plan
+from train.plan.chips import CHIPS, Chip, Topology, devices_of, parse_topology
+from train.plan.executed import Work
+from train.plan.hlo import parse_hlo
+from train.plan.hlo_costs import Collective, Costs, count_costs
+from train.plan.program import OPTIMISER, PARAMETERS, Program, Role
+from train.plan.report import compiled, show, to_json
+from train.plan.roofline import Roofline
+from train.plan.search import search_programs
+from train.plan.training import training_program
 from train.step import Objective, OptimizerConfig
 
 SHAPE = ModelConfig(
@@ -85,7 +86,7 @@ def test_memory_at_paper_scale_is_that_of_the_shapes():
 
 
 def test_roofline_is_the_slowest_of_three():
-    chip = Chip("x", memory=1.0, flops=100.0, bandwidth=10.0, links=1.0, axes=2)
+    chip = Chip("x", Device("x", 100.0, 1, 10.0), memory=1.0, links=1.0, axes=2)
     costs = Costs(flops=400.0, bytes=20.0)
     costs.collectives[Collective("all-gather", 4.0, 4)] = 1
     roof = Roofline.of(costs, chip)

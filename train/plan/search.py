@@ -18,8 +18,8 @@ from search import engine
 from search.config import SearchConfig
 from search.device import empty_plan, empty_reading
 from search.engine import Plan, Sizes
-from train.flops import layer_traffic, reading_work, wave_work
-from train.plan_program import PAGES, PARAMETERS, ROWS, Program, Role, chip_bytes, placed, sampling_weights
+from train.plan.executed import layer_traffic, reading_work, wave_work
+from train.plan.program import PAGES, PARAMETERS, ROWS, Program, Role, chip_bytes, placed, sampling_weights
 
 SMALLER = ("a larger mesh.tensor", "fewer search.pages", "fewer search.slots", "a shorter search.code_tokens")
 

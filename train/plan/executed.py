@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o1coder_jax.attention import BLOCK, WHOLE
+from o1coder_jax.flops import matrix_parameters
 from o1coder_jax.fused_scores import part_columns
 from o1coder_jax.model_config import ModelConfig
 
@@ -39,13 +40,6 @@ class Work:
         return self.model + self.again
 
 
-def block_parameters(config: ModelConfig) -> int:
-    """Parameters in the products of all layers."""
-    c = config
-    attention = 2 * c.width * c.heads * c.head_size + 2 * c.width * c.kv_heads * c.head_size
-    return c.layers * (attention + 3 * c.width * c.mlp_width)
-
-
 def _meeting(config: ModelConfig) -> int:
     """FLOPs of one query and one key, in all layers and heads, forward."""
     return 4 * config.layers * config.heads * config.head_size
@@ -60,7 +54,7 @@ def training_work(
       vocab_size: 0 where the loss reads a scalar head, which costs nothing to speak of.
       parts: of the batch, one after another or on devices of their own; `tensor`: parts of the vocabulary.
     """
-    tokens, block, head = rows * length, block_parameters(config), config.width * vocab_size
+    tokens, block, head = rows * length, matrix_parameters(config, 0), config.width * vocab_size
     attention = _meeting(config) * rows * length**2
     again = 2.0 * head * tokens  # logits, in the backward pass
     if vocab_size:  # the last columns lie in two parts of the vocabulary, see o1coder_jax/fused_scores.py
@@ -98,7 +92,7 @@ def activation_bytes(
     kept = {"none": whole, "dots": dots, "layers": tokens * c.width * size}[c.rematerialize]
     logits = 3 * 4 * tokens * part_columns(tokens, vocab_size // tensor) if vocab_size else 0
     gradients = weights * (1 if microbatches == 1 else 2)
-    copies = weights * size / 4 + 2 * block_parameters(c) / c.layers / tensor * size if size < 4 else 0.0
+    copies = weights * size / 4 + 2 * matrix_parameters(c, 0) / c.layers / tensor * size if size < 4 else 0.0
     return c.layers * kept + whole + logits + gradients + copies
 
 
@@ -106,7 +100,7 @@ def layer_traffic(config: ModelConfig, *, tokens: int, tensor: int) -> float:
     """Bytes that a chip moves in one pass over all layers, roughly: weights once, each activation out and back."""
     c, size = config, 2 if config.dtype == "bfloat16" else 4
     inner = (c.heads + 2 * c.kv_heads) * c.head_size + 3 * c.mlp_width
-    return size * (block_parameters(c) / tensor + 2 * c.layers * tokens * (6 * c.width + inner / tensor))
+    return size * (matrix_parameters(c, 0) / tensor + 2 * c.layers * tokens * (6 * c.width + inner / tensor))
 
 
 def training_traffic(
@@ -127,7 +121,7 @@ def reading_work(config: ModelConfig, *, rows: int, length: int, before: int) ->
     """Of reading (rows, length) tokens, each after `before` places; no logits."""
     tokens = rows * length
     met = rows * length * (before + length)
-    return Work(tokens, 2.0 * block_parameters(config) * tokens, float(_meeting(config) * met))
+    return Work(tokens, 2.0 * matrix_parameters(config, 0) * tokens, float(_meeting(config) * met))
 
 
 def wave_work(
@@ -148,7 +142,7 @@ def wave_work(
       paths, width: queries are laid out by path and lane, so paths * width of them meet the paths' keys.
       own: places of a row's own tokens.
     """
-    weights = block_parameters(config) + config.width * vocab_size
+    weights = matrix_parameters(config, vocab_size)
     tokens = openings + rows * steps
     met = openings * (path + 1) + steps * (paths * width * path + rows * (own + 1))
     return Work(tokens, 2.0 * weights * tokens, float(_meeting(config) * met))

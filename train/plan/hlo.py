@@ -1,7 +1,7 @@
 """Reads the text of a compiled program: computations, instructions, shapes, trip counts of loops.
 
 The grammar is that of XLA's `HloModule::ToString` (openxla.org/xla/operation_semantics). Only what the costs in
-`train/hlo_costs.py` need is kept.
+`train/plan/hlo_costs.py` need is kept.
 """
 
 from __future__ import annotations

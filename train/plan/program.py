@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from o1coder_jax.mesh import parameter_shardings
 from o1coder_jax.model_config import ModelConfig
 from o1coder_jax.transformer import Transformer
-from train.flops import Work
+from train.plan.executed import Work
 
 # Kinds of memory.
 PARAMETERS, OPTIMISER, PAGES, ROWS, INPUTS = "parameters", "optimiser", "KV pages", "KV rows", "inputs"

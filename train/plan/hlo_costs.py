@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from train.hlo import Computation, Instruction, Module, trip_count
+from train.plan.hlo import Computation, Instruction, Module, trip_count
 
 COLLECTIVES = (
     "all-gather",

@@ -17,8 +17,8 @@ from o1coder_jax.mesh import ROWS, parameter_shardings, row_shards
 from o1coder_jax.transformer import parameter_count
 from train.config import Config
 from train.data import BatchConfig, round_up
-from train.flops import activation_bytes, training_traffic, training_work
-from train.plan_program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
+from train.plan.executed import activation_bytes, training_traffic, training_work
+from train.plan.program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
 from train.rl import LENGTH_BUCKET
 from train.step import Objective, OptimizerConfig, TrainState, jitted_step
 

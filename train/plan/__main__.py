@@ -1,7 +1,7 @@
 """Proves a configuration on a pod before anyone pays for one.
 
-    python -m train.plan --config configs/paper-v4-32.yaml --tcg_base configs/paper-tcg.yaml --topology v4:2x2x4
-    python -m train.plan --config configs/paper-8gpu.yaml --tcg_base configs/paper-tcg.yaml --topology h100:8
+    python -m train.plan --config configs/paper-v4-32.yaml --tcg_base configs/paper-tcg-base.yaml --topology v4:2x2x4
+    python -m train.plan --config configs/paper-8gpu.yaml --tcg_base configs/paper-tcg-base.yaml --topology h100:8
 
 Compiles every update and the search's functions ahead of time for that topology, on any CPU machine and without
 allocating an array, and prints memory by kind against the chip's, FLOPs, traffic and collectives with loops multiplied
@@ -27,12 +27,12 @@ from jax.sharding import Mesh
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.mesh import arrange
-from train.chips import Topology, devices_of, parse_topology
 from train.config import Config, load_config
-from train.plan_program import Program, Role
-from train.plan_report import compiled, show, to_json
-from train.plan_search import search_programs
-from train.plan_training import training_programs
+from train.plan.chips import Topology, devices_of, parse_topology
+from train.plan.program import Program, Role
+from train.plan.report import compiled, show, to_json
+from train.plan.search import search_programs
+from train.plan.training import training_programs
 
 DOES_NOT_FIT_EXIT_STATUS = 1
 WIDTH = 170  # columns where the output is no terminal
