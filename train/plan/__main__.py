@@ -41,9 +41,11 @@ WIDTH = 170  # columns where the output is no terminal
 def programs(config: Config, mesh: Mesh, tcg_base: Config | None = None) -> Iterator[Program]:
     """All that a round of the loop runs on the devices; the TCG has the shape of `tcg_base`, or of the policy."""
     vocab = config.tokenizer.vocab_size
-    policy, reward = Role(config.model, vocab), Role(config.model, vocab, value_head=True)
+    sampling = config.generation.dtype
+    policy = Role(config.model, vocab, adapter=config.policy.adapter, sampling=sampling)
+    reward = Role(config.model, vocab, value_head=True, adapter=config.prm.adapter, sampling=sampling)
     base = tcg_base or config
-    tcg = Role(base.model, base.tokenizer.vocab_size)
+    tcg = Role(base.model, base.tokenizer.vocab_size, adapter=config.tcg.adapter)
     yield from training_programs(config, policy, reward, tcg, mesh)
     yield from search_programs(config.search.resolved(), policy, reward, mesh)
 

@@ -1,8 +1,9 @@
 """How many floating-point operations a step should take, by formula: 2 per multiplication with addition.
 
 A parameter in a matrix product costs 2 per token forward and 4 backward, so 6 N in training (Kaplan et al., arXiv
-2001.08361, section 2.1); attention adds 4 H E S per token and layer forward, all S keys, since masked scores are
-computed, too. What the backward pass computes again is no work of the model's: it counts as executed, not towards MFU.
+2001.08361, section 2.1), 4 N where it is frozen; attention adds 4 H E S per token and layer forward, all S keys, since
+masked scores are computed, too, but for those in blocks that the splash kernel leaves out. What the backward pass
+computes again is no work of the model's: it counts as executed, not towards MFU.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o1coder_jax.attention import BLOCK, WHOLE
+from o1coder_jax.attention_kernels import SPLASH_BLOCKS
 from o1coder_jax.flops import matrix_parameters
 from o1coder_jax.fused_scores import part_columns
 from o1coder_jax.model_config import ModelConfig
@@ -46,28 +48,48 @@ def _meeting(config: ModelConfig) -> int:
 
 
 def training_work(
-    config: ModelConfig, vocab_size: int, *, rows: int, length: int, parts: int = 1, tensor: int = 1
+    config: ModelConfig,
+    vocab_size: int,
+    *,
+    rows: int,
+    length: int,
+    parts: int = 1,
+    tensor: int = 1,
+    kernel: str = "xla",
+    factors: int | None = None,
 ) -> Work:
     """Of an update on a batch (rows, length).
 
     Args:
       vocab_size: 0 where the loss reads a scalar head, which costs nothing to speak of.
       parts: of the batch, one after another or on devices of their own; `tensor`: parts of the vocabulary.
+      kernel: of attention.
+      factors: parameters of an adapter's products, the others are frozen; None: all are trained.
     """
     tokens, block, head = rows * length, matrix_parameters(config, 0), config.width * vocab_size
-    attention = _meeting(config) * rows * length**2
+    attention = _meeting(config) * rows * length**2 * (_splash_share(length) if kernel == "splash" else 1.0)
     again = 2.0 * head * tokens  # logits, in the backward pass
     if vocab_size:  # the last columns lie in two parts of the vocabulary, see o1coder_jax/fused_scores.py
         own = vocab_size // tensor if vocab_size % tensor == 0 else vocab_size
         columns = part_columns(rows // parts * (length - 1), own)
         again += 8.0 * head * tokens * (-(-own // columns) * columns / own - 1)
-    if length > WHOLE and length % BLOCK == 0:
+    if kernel == "splash":
+        again += 1.5 * attention  # scores in both backward kernels, the weights' gradient in one of them
+    elif length > WHOLE and length % BLOCK == 0:
         again += attention / 2  # a block's scores, see o1coder_jax/attention.py
     if config.rematerialize == "dots":
         again += attention
     elif config.rematerialize == "layers":  # all but the last product of a layer, whose result no gradient needs
         again += 2.0 * (block - config.layers * config.width * config.mlp_width) * tokens + attention
-    return Work(tokens, 6.0 * (block + head) * tokens, 3.0 * attention, again)
+    trained = 6.0 * (block + head) if factors is None else 4.0 * (block + head) + 6.0 * factors
+    return Work(tokens, trained * tokens, 3.0 * attention, again)
+
+
+def _splash_share(length: int) -> float:
+    """Blocks that a causal mask lets through, of all."""
+    padded = length + -length % SPLASH_BLOCKS[-1]
+    count = padded // next(block for block in SPLASH_BLOCKS if padded % block == 0)
+    return (count + 1) / (2 * count)
 
 
 def activation_bytes(

@@ -38,9 +38,10 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
     sizes, path = Sizes.of(config, parts, config.nodes), config.path_pages * config.page_tokens
     graph, weights = sampling_weights(policy, mesh)
     generation, pages = (
-        placed(jax.eval_shape(lambda w, make=make: make(nnx.merge(graph, w), config, sizes, parts), weights), split)
+        jax.eval_shape(lambda w, make=make: make(nnx.merge(graph, w), config, sizes, parts), weights)
         for make in (engine.empty_generation, engine.empty_pages)
     )
+    generation, pages = (placed(caches, meshes.cache_shardings(mesh, caches)) for caches in (generation, pages))
     rater, rater_weights = sampling_weights(reward, mesh)
     rates = config.value_weight > 0
     own = {PARAMETERS: chip_bytes(weights), PAGES: chip_bytes(pages), ROWS: chip_bytes(generation)}
