@@ -219,15 +219,16 @@ def splash_flops(computation: Computation, call: Instruction) -> float:
     """Of a call of JAX's splash attention (`o1coder_jax/attention_kernels.py`); 0 of any other.
 
     A kernel computes the blocks that its table (1, rows of blocks, columns of blocks) lists: of a causal mask
-    min(i + 1, w) in row i, where w is the longest row. Operands 2 and 3 are queries (B, H, S, E) and keys (B, G, S, E).
+    min(i + 1, w) in row i, where w is the longest row. Operands 2 and 3 are queries (B, H, S, E) and
+    keys; without B where it is 1.
     """
     products = next((count for name, count in SPLASH_PRODUCTS.items() if call.name.startswith(name)), 0)
     if not products:
         return 0.0
     least, most = sorted(computation.shape(call.operands[0]).dims[-2:])
-    batch, heads, length, size = computation.shape(call.operands[2]).dims
+    *rows_and_heads, length, size = computation.shape(call.operands[2]).dims
     blocks = sum(min(row + 1, least) for row in range(most))
-    return 2.0 * products * batch * heads * size * blocks * (length / most) ** 2
+    return 2.0 * products * math.prod(rows_and_heads) * size * blocks * (length / most) ** 2
 
 
 def convolution_flops(computation: Computation, convolution: Instruction) -> float:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from o1coder_jax.adapters import AdapterConfig, Dtype, attach, merged
 from o1coder_jax.mesh import parameter_shardings
 from o1coder_jax.model_config import ModelConfig
-from o1coder_jax.sampler import SAMPLER_AXES
+from o1coder_jax.sampler import sampler_shardings
 from o1coder_jax.transformer import Transformer
 from train.plan.executed import Work
 
@@ -96,7 +96,7 @@ def sampling_weights(role: Role, mesh: Mesh) -> tuple[nnx.GraphDef[Transformer],
     """The same where the search has them, see `o1coder_jax/sampler.py`."""
     graph, weights = training_weights(role, mesh)
     graph, weights = _shapes(lambda given: merged(graph, given, role.sampling or role.config.dtype), weights)
-    return graph, placed(weights, parameter_shardings(mesh, weights, axes=SAMPLER_AXES))
+    return graph, placed(weights, sampler_shardings(mesh, weights))
 
 
 def _shapes(make: Callable[[Any], tuple[nnx.GraphDef[Transformer], Any]], weights: Any) -> Any:
