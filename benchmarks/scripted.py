@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from o1coder_jax.policy import Policy
-from o1coder_jax.prm import RewardModel, with_value_head
+from o1coder_jax.prm import RewardModel, ValueHead, with_value_head
 from o1coder_jax.records import Form, Problem, TestCase
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
 from o1coder_jax.stopping import Stops, stop_ids
@@ -123,6 +123,13 @@ def rater(policy: Policy, seed: int = 0) -> RewardModel:
     model = nnx.merge(graph, weights)
     model.value[...] = jax.random.normal(jax.random.key(seed), model.value[...].shape)
     return RewardModel(*nnx.split(model), f"scripted-{seed}")
+
+
+def with_head(policy: Policy, seed: int = 0) -> Policy:
+    """The policy with a random value head of its own."""
+    width = nnx.merge(policy.graph, policy.weights).config.width
+    weights = {"value": jax.random.normal(jax.random.key(seed), (width,)), "value_bias": jnp.zeros(())}
+    return ValueHead(weights, f"scripted-{seed}", policy.fingerprint).on(policy)
 
 
 def problems(count: int, seed: int = 0, tests: int = 8) -> list[Problem]:

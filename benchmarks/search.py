@@ -89,7 +89,7 @@ def instant(problem: Problem, code: str) -> Future[Judgement]:
 
 @dataclasses.dataclass(frozen=True)
 class Unique:
-    """Tokens that had to be computed once: of the policy, and of a process reward model."""
+    """Tokens that had to be computed once: of the policy, and of a process reward model or a policy with a head."""
 
     policy: int
     reward_model: int
@@ -98,7 +98,7 @@ class Unique:
 def unique_tokens(trees: Sequence[Tree]) -> Unique:
     """Of finished trees without merged candidates: each prompt and each node's tokens, what all prompts share once.
 
-    A step's last token is the policy's input only if the step was continued.
+    A step's last token is the policy's input only if the step was continued; one that rates reads them all.
     """
     columns = zip(*(tree.prompt for tree in trees), strict=False)
     shared = len([*takewhile(lambda column: len(set(column)) == 1, columns)]) if len(trees) > 1 else 0
@@ -190,10 +190,14 @@ class Benchmark:
         merging = dataclasses.replace(config, merge_identical=True)
         _, merged = self._search(problems, merging, policy=policy, reward_model=rater)
         unique = unique_tokens(trees)
+        headed = scripted.with_head(policy)
+        rated, counted = self._search(problems, config, policy=headed)
+        _, merged_rated = self._search(problems, merging, policy=headed)
         by = f"{len(problems)} problems, candidates not merged, each node's tokens once"
         for name, fed, once, with_merging in (
             ("policy", counters.fed, unique.policy, merged.fed),
             ("process reward model", counters.rated, unique.reward_model, merged.rated),
+            ("policy with a value head", counted.fed, unique_tokens(rated).reward_model, merged_rated.fed),
         ):
             details = {"computed": fed, "unique": once, "computed_with_merging": with_merging}
             yield Row(f"tokens computed over unique tokens, {name}", fed / once, "= 1", by, details)

@@ -6,7 +6,7 @@ has ended stands still until another takes its place, whatever the rows around i
 recompiles.
 
 Every token goes through the model once: a path's last token is fed when the path is opened (once, not once per
-row), a row's last token is fed only if somebody continues it.
+row), a row's last token is fed only if somebody continues it, or asks for its state (`feed_rows`).
 
 Shapes as in rows.py, and K rows of a path at most, A rows that open. Everything here is one part of a mesh; callers
 map it over the parts.
@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax.rows import Header, Paths, Prefix, Rows
 from o1coder_jax.sampling import draw, uniforms
@@ -142,17 +142,15 @@ def decode(
     truncated: bool,
 ) -> Rows:
     """Runs `steps` decode steps on all rows; those that are done stand still. `width` is K."""
-    cached = tuple(zip(paths.prefix.keys, paths.prefix.values, strict=True))
 
     def body(_: int, state: Rows) -> Rows:
-        return _decode_one(model, cached, paths, state, width, stops, settings, truncated)
+        return _decode_one(model, paths, state, width, stops, settings, truncated)
 
     return jax.lax.fori_loop(0, steps, body, rows)
 
 
 def _decode_one(
     model: Transformer,
-    cached: tuple[tuple[Array, Array], ...],
     paths: Paths,
     rows: Rows,
     width: int,
@@ -160,13 +158,40 @@ def _decode_one(
     settings: Float[Array, "4"],
     truncated: bool,
 ) -> Rows:
+    capacity = rows.tokens.shape[1]
+    going = ~rows.done
+    hidden, rows = feed_rows(model, paths, rows, going, width=width)
+    number = uniforms(rows.seeds, rows.length)
+    drawn, log_probability = draw(model.logits(hidden), number, settings, truncated=truncated, said=rows.said)
+    drawn, log_probability = _given(paths.header, rows.path, rows.length, drawn, log_probability)
+    here = (jnp.arange(capacity) == rows.length[:, None]) & going[:, None]
+    length = rows.length + going
+    stop = jnp.where(going, stops.following[rows.stop, drawn], rows.stop)
+    return replace(
+        rows,
+        tokens=jnp.where(here, drawn[:, None], rows.tokens),
+        log_probability=jnp.where(here, log_probability[:, None], rows.log_probability),
+        length=length,
+        done=rows.done | ends(stops, stop) | (length >= capacity),
+        stop=stop,
+        said=None if rows.said is None else rows.said.at[jnp.arange(len(drawn)), drawn].max(going),
+    )
+
+
+def feed_rows(
+    model: Transformer, paths: Paths, rows: Rows, going: Bool[Array, " R"], *, width: int
+) -> tuple[Float[Array, "R D"], Rows]:
+    """Feeds the last token of the rows that are `going`; `width` is K.
+
+    Returns:
+      The states at these tokens (of the other rows anything), and the rows with their keys and values.
+    """
     count, capacity = rows.tokens.shape
     c = model.config
     valid = paths.prefix.valid
     at = jnp.maximum(rows.length - 1, 0)  # (R,), where the token to feed stands in its row
     token = jnp.take_along_axis(rows.tokens, at[:, None], axis=1)
     earlier = jnp.arange(capacity) < at[:, None]  # (R, C), own tokens fed before
-    going = ~rows.done
     path = jnp.where(going, rows.path, len(valid))  # out of range: takes no place among its path's rows
     positions = (paths.length[rows.path] + at)[:, None]
 
@@ -200,30 +225,15 @@ def _decode_one(
         out = out + itself_weight[..., None] * v[:, :, None, :]
         return (out / total[..., None]).astype(q.dtype).reshape(q.shape), (k, v)
 
-    cache = [*zip(cached, rows.keys, rows.values, strict=True)]
+    shared_cache = zip(paths.prefix.keys, paths.prefix.values, strict=True)
+    cache = [*zip(shared_cache, rows.keys, rows.values, strict=True)]
     hidden, kept = model.hidden(token, positions, attend, cache)
-    number = uniforms(rows.seeds, rows.length)
-    scores = model.logits(hidden[:, 0])
-    drawn, log_probability = draw(scores, number, settings, truncated=truncated, said=rows.said)
-    drawn, log_probability = _given(paths.header, rows.path, rows.length, drawn, log_probability)
-    here = (jnp.arange(capacity) == rows.length[:, None]) & going[:, None]
-    length = rows.length + going
-    stop = jnp.where(going, stops.following[rows.stop, drawn], rows.stop)
     fed = jnp.where(going, at, capacity)  # out of range: dropped
     row = jnp.arange(count)
-    said = None if rows.said is None else rows.said.at[row, drawn].max(going)
 
     def put(cache: Array, new: Array) -> Array:
         return cache.at[..., row, fed, :, :].set(new, mode="drop")
 
-    return replace(
-        rows,
-        tokens=jnp.where(here, drawn[:, None], rows.tokens),
-        log_probability=jnp.where(here, log_probability[:, None], rows.log_probability),
-        length=length,
-        done=rows.done | ends(stops, stop) | (length >= capacity),
-        stop=stop,
-        keys=tuple(put(old, k) for (k, _), old in zip(kept, rows.keys, strict=True)),
-        values=tuple(put(old, v) for (_, v), old in zip(kept, rows.values, strict=True)),
-        said=said,
-    )
+    keys = tuple(put(old, k) for (k, _), old in zip(kept, rows.keys, strict=True))
+    values = tuple(put(old, v) for (_, v), old in zip(kept, rows.values, strict=True))
+    return hidden[:, 0], replace(rows, keys=keys, values=values)

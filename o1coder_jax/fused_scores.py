@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, Int
 
 from o1coder_jax.mesh import ROWS, constrain, dividing
 
+NEVER = -1e30  # score of an id that the tokenizer lacks: no probability, and finite
 SCORES_BYTES = 64 * 2**20  # of a part's scores on one device
 LEAST_COLUMNS = 512  # fewer would starve matrix units, however many tokens there are
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def log_probability(
-    hidden: Float[Array, "B S D"], weight: Float[Array, "..."], targets: Int[Array, "B S"], tied: bool
+    hidden: Float[Array, "B S D"], weight: Float[Array, "..."], targets: Int[Array, "B S"], tied: bool, ids: int
 ) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
     """log p(target) and the entropy of the prediction at every place, in float32.
 
@@ -34,12 +35,13 @@ def log_probability(
       hidden: final states, in the dtype that products are taken in.
       weight: (V, D) where `tied`, else (D, V).
       targets: token ids.
+      ids: of the tokenizer; columns beyond them have no probability.
     """
-    return _forward(hidden, weight, targets, tied)[0]
+    return _forward(hidden, weight, targets, tied, ids)[0]
 
 
-def _forward(hidden: Array, weight: Array, targets: Array, tied: bool) -> tuple[tuple[Array, Array], Any]:
-    parts = _Parts(hidden, weight, tied)
+def _forward(hidden: Array, weight: Array, targets: Array, tied: bool, ids: int) -> tuple[tuple[Array, Array], Any]:
+    parts = _Parts(hidden, weight, tied, ids)
 
     def add(index: Array, sums: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         top, total, weighted, picked = sums
@@ -63,11 +65,11 @@ def _forward(hidden: Array, weight: Array, targets: Array, tied: bool) -> tuple[
     return (picked - log_total, log_total - mean_score), (hidden, weight, targets, log_total, mean_score)
 
 
-def _backward(tied: bool, kept: Any, given: tuple[Array, Array]) -> tuple[Array, Array, None]:
+def _backward(tied: bool, ids: int, kept: Any, given: tuple[Array, Array]) -> tuple[Array, Array, None]:
     """With p the softmax of the scores s: d log p(target) / ds = onehot - p, d entropy / ds = -p (s - E[s])."""
     hidden, weight, targets, log_total, mean_score = kept
     of_picked, of_entropy = (x[..., None, None] for x in given)
-    parts = _Parts(hidden, weight, tied)
+    parts = _Parts(hidden, weight, tied, ids)
 
     def add(index: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         of_hidden, of_weight = sums
@@ -98,12 +100,13 @@ def part_columns(tokens: int, length: int) -> int:
 class _Parts:
     """The projection's columns, part by part; the last part reaches back where parts do not divide the vocabulary."""
 
-    def __init__(self, hidden: Array, weight: Array, tied: bool):
+    def __init__(self, hidden: Array, weight: Array, tied: bool, ids: int):
         sizes = jax.sharding.get_abstract_mesh().shape
         vocabulary, width = weight.shape if tied else weight.shape[::-1]
         over = dividing("tensor", vocabulary)
         self.slices = sizes[over] if over else 1
         self.hidden, self.letters = hidden, "kcd" if tied else "dkc"
+        self.ids, self.padded = ids, ids < vocabulary
         self.axis = self.letters.index("c")
         self.length = vocabulary // self.slices  # columns of a slice
         places = {"k": over, "c": None, "d": dividing("fsdp", width)}
@@ -127,11 +130,14 @@ class _Parts:
         return constrain(part.astype(self.hidden.dtype), *self.whole)
 
     def scores(self, start: Array) -> Float[Array, "B S K C"]:
-        return self._product(f"bsd,{self.letters}->bskc", self.hidden, self.part(start))
+        scores = self._product(f"bsd,{self.letters}->bskc", self.hidden, self.part(start))
+        return jnp.where(self.column(start) < self.ids, scores, NEVER) if self.padded else scores
+
+    def column(self, start: Array) -> Int[Array, "K C"]:
+        return jnp.arange(self.slices)[:, None] * self.length + start + jnp.arange(self.columns)
 
     def is_target(self, start: Array, targets: Array) -> Array:
-        column = jnp.arange(self.slices)[:, None] * self.length + start + jnp.arange(self.columns)
-        return targets[..., None, None] == column
+        return targets[..., None, None] == self.column(start)
 
     def state_gradient(self, of_scores: Array, start: Array) -> Float[Array, "B S D"]:
         return constrain(self._product(f"bskc,{self.letters}->bsd", of_scores, self.part(start)), ROWS, None, None)

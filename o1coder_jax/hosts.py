@@ -197,7 +197,8 @@ class _Watch:
             _end(status)
 
     def _run(self) -> None:
-        seen: dict[str, tuple[str, float]] = {}
+        # Whoever is killed before its first sign is missed, too.
+        seen = {f"{_ROOM}/alive/{number}": ("", time.monotonic()) for number in range(self._count)}
         for beat in itertools.count():
             if self._stopped.wait(_BEAT_SECONDS):
                 return

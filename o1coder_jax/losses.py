@@ -34,7 +34,7 @@ def log_probability(
     """
     tied = model.config.tied_embeddings
     weight = model.embedding[...] if tied else model.projection[...]
-    return fused_scores.log_probability(hidden, weight, targets, tied)
+    return fused_scores.log_probability(hidden, weight, targets, tied, model.ids)
 
 
 def states(model: Transformer, batch: Batch) -> Float[Array, "B S D"]:

@@ -19,15 +19,17 @@ class Policy:
     """A decoder that writes reasoning steps.
 
     Attributes:
-      graph, weights: the two halves of an `nnx.split` Transformer.
+      graph, weights: the two halves of an `nnx.split` Transformer, which may carry a value head.
       tokenizer: its vocabulary.
       fingerprint: identifies the weights in records.
+      head: identifies the value head, which then rates steps in a search; empty without one.
     """
 
     graph: nnx.GraphDef[Transformer]
     weights: Any
     tokenizer: Vocabulary
     fingerprint: str
+    head: str = ""
 
     def stops(self) -> Stops:
         """Where a step is over."""

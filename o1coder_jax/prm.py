@@ -1,13 +1,14 @@
 """The process reward model: what it is trained on, and how its scores are judged.
 
 It is a decoder with a scalar head, read at the last token of every step, in training and in use alike; a
-sigmoid makes the score r in [0, 1].
+sigmoid makes the score r in [0, 1]. The decoder has weights of its own (`RewardModel`), or it is the policy's, whose
+states the head reads (`ValueHead`).
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,6 +17,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from o1coder_jax.errors import UserError
+from o1coder_jax.linear import Frozen
+from o1coder_jax.policy import Policy
 from o1coder_jax.transformer import ModelConfig, Transformer
 
 
@@ -28,6 +32,38 @@ class RewardModel:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class ValueHead:
+    """A scalar head on the states of a policy.
+
+    Attributes:
+      weights: `value` (D,) and `value_bias` ().
+      fingerprint: identifies the head.
+      policy: fingerprint of the weights whose states it reads; on others it means nothing.
+    """
+
+    weights: dict[str, Any]
+    fingerprint: str
+    policy: str
+
+    def on(self, policy: Policy) -> Policy:
+        """The policy with this head; the decoder's arrays are the same ones.
+
+        Raises:
+          UserError: the head was fitted on other weights.
+        """
+        if self.policy != policy.fingerprint:
+            raise UserError(
+                f"the value head {self.fingerprint} reads the states of the policy {self.policy}, not those of "
+                f"{policy.fingerprint}; use the policy that it was fitted on, or a reward model with its own weights"
+            )
+        model = nnx.merge(policy.graph, policy.weights)
+        for name, value in self.weights.items():
+            setattr(model, name, nnx.Param(value))
+        graph, weights = nnx.split(model)
+        return replace(policy, graph=graph, weights=weights, head=self.fingerprint)
+
+
 def with_value_head(
     graph: nnx.GraphDef[Transformer], weights: Any, config: ModelConfig, vocab_size: int
 ) -> tuple[nnx.GraphDef[Transformer], Any]:
@@ -36,6 +72,18 @@ def with_value_head(
     copied = jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(nnx.merge(graph, weights))))
     head = nnx.to_pure_dict(nnx.state(model))
     nnx.update(model, head | copied)
+    return nnx.split(model)
+
+
+def fresh_head(policy: Policy) -> tuple[nnx.GraphDef[Transformer], Any]:
+    """A policy with a new value head at zero; nothing but the head is an `nnx.Param`, so nothing else is trained."""
+    model = nnx.merge(policy.graph, policy.weights)
+    for _, module in nnx.iter_modules(model):
+        for name, variable in list(vars(module).items()):
+            if isinstance(variable, nnx.Variable):
+                setattr(module, name, Frozen(variable[...]))
+    model.value = nnx.Param(jnp.zeros(model.config.width))
+    model.value_bias = nnx.Param(jnp.zeros(()))
     return nnx.split(model)
 
 

@@ -21,6 +21,8 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from o1coder_jax.attention import attention
 from o1coder_jax.attention_kernels import kernel_for
+from o1coder_jax.errors import UserError
+from o1coder_jax.fused_scores import NEVER
 from o1coder_jax.linear import Linear, normal
 from o1coder_jax.mesh import ROWS, constrain, dividing, parameter_name
 from o1coder_jax.model_config import ModelConfig, RopeScaling
@@ -102,14 +104,19 @@ class Transformer(nnx.Module):
 
     Args:
       config: shape.
-      vocab_size: V.
+      vocab_size: ids of the tokenizer; V is `config.embedding_rows`, or the same. The others are never predicted.
       value_head: adds a scalar head (the process reward model's).
       rngs: initial weights.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, *, value_head: bool = False, rngs: nnx.Rngs):
-        self.config = config
-        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, config.width)) * 0.02)
+        self.config, self.ids = config, vocab_size
+        rows = config.embedding_rows or vocab_size
+        if rows < vocab_size:
+            raise UserError(
+                f"the tokenizer has {vocab_size} ids, the model's embedding {rows} rows; give the model's own one"
+            )
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (rows, config.width)) * 0.02)
 
         @nnx.split_rngs(splits=config.layers)
         @nnx.vmap(in_axes=(0,), out_axes=0)
@@ -119,13 +126,14 @@ class Transformer(nnx.Module):
         self.blocks = stacked(rngs)
         self.norm = nnx.Param(jnp.ones(config.width))
         if not config.tied_embeddings:
-            self.projection = normal(rngs, (config.width, vocab_size), config.width)
+            self.projection = normal(rngs, (config.width, rows), config.width)
         if value_head:
             self.value = nnx.Param(jnp.zeros(config.width))
             self.value_bias = nnx.Param(jnp.zeros(()))
 
     @property
     def vocab_size(self) -> int:
+        """V: columns of the logits."""
         return int(self.embedding[...].shape[0])
 
     def hidden(
@@ -200,7 +208,10 @@ class Transformer(nnx.Module):
             weight = self.embedding[...].T
         else:
             weight = self.projection[...]
-        return jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        scores = jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        if self.ids == self.vocab_size:
+            return scores
+        return jnp.where(jnp.arange(self.vocab_size) < self.ids, scores, NEVER)
 
     def values(self, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
         """The scalar head's raw scores in float32 (a sigmoid makes them process rewards)."""

@@ -51,8 +51,8 @@ def pass_through(
     return replace(forest, **jax.lax.while_loop(climbing, climb, (start, inner, planes))[2])
 
 
-def close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"]) -> Forest:
-    """Closes terminals that were reached, and every ancestor whose children are all closed by that.
+def close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"], expansions: int) -> Forest:
+    """Closes nodes, and every ancestor whose children are all closed by that and that was expanded `expansions` times.
 
     Selection never comes back to an exhausted subtree.
     """
@@ -67,6 +67,7 @@ def close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"]) -> F
         up = jnp.where(node == Forest.NONE, Forest.NONE, forest.parent[tree, node])
         child = forest.children[tree, up]
         exhausted = jnp.all((child == Forest.NONE) | closed[tree[:, None], child], axis=1)
+        exhausted = exhausted & (forest.drawn[tree, up] >= expansions)
         return jnp.where(exhausted, up, Forest.NONE), closed
 
     start = jnp.where(which, node, Forest.NONE)

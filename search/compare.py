@@ -4,8 +4,9 @@
 
 The first method runs with each number of `rollouts`; every other method gets, problem by problem, the tokens that the
 first generated there. A rollout or path that was begun within the budget is finished, so that what each method really
-used is in the table. MCTS methods also keep to the same number of rollouts. Writes `compare.json` (with the outcome of
-every problem) and `compare.md` to the folder `output`.
+used is in the table. MCTS methods also keep to the same number of rollouts; those that widen (`search.expansions`) may
+take four times as many, because a rollout that reaches what is drawn already costs no tokens. Writes `compare.json`
+(with the outcome of every problem) and `compare.md` to the folder `output`.
 """
 
 from __future__ import annotations
@@ -32,25 +33,27 @@ from train.run_files import write_json, write_text
 from train.trained import Trained
 
 MOST_PATHS = 10_000  # of a baseline, which its tokens bound
+WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all methods share."""
+    """What all methods share; `rated` is the policy of those that ask a process reward model, with its value head."""
 
     config: CompareConfig
     trained: Trained
     policy: Policy
+    rated: Policy
     reward_model: RewardModel | None
     problems: list[Problem]
     pool: Pool
 
     def run(self, method: str, settings: SearchConfig, rollouts: int, tokens: Sequence[int] | None) -> Row:
         """Runs a method on all problems; `tokens` bounds each of them."""
-        paths = rollouts if settings.baseline.kind == "none" or tokens is None else MOST_PATHS
+        paths = rollouts if tokens is None else most_rollouts(settings, rollouts)
         needs = settings.resolved().value_weight > 0 or settings.baseline.rated
         search = Search(
-            self.policy,
+            self.rated if needs else self.policy,
             self.problems,
             self.judge,
             dataclasses.replace(settings, rollouts=paths),
@@ -83,6 +86,13 @@ class Comparison:
         return found
 
 
+def most_rollouts(settings: SearchConfig, first: int) -> int:
+    """How many rollouts (of a baseline: paths) a method may take within its tokens; `first` are the first method's."""
+    if settings.baseline.kind != "none":
+        return MOST_PATHS
+    return first * (WIDENED_ROLLOUTS if settings.resolved().expansions > 1 else 1)
+
+
 def compare(config: CompareConfig) -> None:
     """Runs a comparison and writes its results."""
     trained = Trained.open(Path(config.run))
@@ -90,13 +100,14 @@ def compare(config: CompareConfig) -> None:
     problems = trained.problems(config.problems)[: config.count]
     if not problems:
         raise UserError(f"problems: {config.problems} of {config.run} is empty")
-    reward_model = None if config.prm is None else trained.reward_model(config.prm)
+    policy = trained.policy(config.policy)
+    rated, reward_model = (policy, None) if config.prm is None else trained.rater(config.prm, policy)
     for method, one in settings.items():
-        if reward_model is None and (one.resolved().value_weight > 0 or one.baseline.rated):
+        if config.prm is None and (one.resolved().value_weight > 0 or one.baseline.rated):
             raise UserError(f"methods.{method} asks a process reward model; name its checkpoint under prm")
     rows: list[Row] = []
     with Pool(trained.config.sandbox) as pool:
-        shared = Comparison(config, trained, trained.policy(config.policy), reward_model, problems, pool)
+        shared = Comparison(config, trained, policy, rated, reward_model, problems, pool)
         for rollouts in config.rollouts:
             first: Row | None = None
             for method, one in settings.items():

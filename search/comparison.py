@@ -23,7 +23,8 @@ class CompareConfig:
 
     Attributes:
       run: folder of the run whose settings, problems and models are used.
-      policy, prm: checkpoints in it; `prm` null does without.
+      policy, prm: checkpoints in it; `prm` null does without. A value head (`head-001`) goes with the policy that it
+        was fitted on (`policy-001`).
       problems: a part of the run's problems (`heldout`, `validation`, `selfplay`, `training`), or a file of its format.
       count: of these, the first so many.
       rollouts: of the first method; one comparison for each number.

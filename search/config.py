@@ -11,6 +11,7 @@ from o1coder_jax.sampling import SamplingConfig
 from search.forest import nodes_needed
 from search.rollouts import Rules
 from search.selection import SelectionConfig
+from search.widening import Widening
 
 Preset = Literal["own", "paper", "o1coder", "puct", "gumbel"]
 
@@ -57,7 +58,10 @@ class SearchConfig:
       slots: rows that decode at the same time; a row that has ended its step makes room for another of any tree.
       rollouts: per tree; a tree whose every path is known ends earlier. Of a baseline: the paths that it grows.
       depth: steps on a path at most; a path without code there gets reward 0.
-      samples: candidates per expansion (K).
+      samples: candidates per expansion.
+      expansions: times that a node may be expanded; more than one is progressive widening.
+      widening: c: a node that N rollouts passed is expanded again when that was done fewer than 1 + c sqrt(N) times;
+        one below which all is known, in any case.
       window: W: rollout r of a tree sees the verdicts of its rollouts up to r - W. 1 is the sequential algorithm;
         more keeps a tree busy while programs run, with a virtual loss on what is not judged yet. Best-of-n draws so
         many paths at a time.
@@ -88,6 +92,8 @@ class SearchConfig:
     rollouts: int = 8
     depth: int = 7
     samples: int = 3
+    expansions: int = 1
+    widening: float = 0.0
     window: int = 1
     value_weight: float = 0.0
     stop_when_solved: bool = False
@@ -110,7 +116,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         tokens = ("prompt_tokens", "step_tokens", "page_tokens")
-        for name in ("trees", "slots", "rollouts", "depth", "samples", "window", "wave_steps", *tokens):
+        for name in ("trees", "slots", "rollouts", "depth", "samples", "expansions", "window", "wave_steps", *tokens):
             if getattr(self, name) < 1:
                 raise UserError(f"search.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("tree_tokens", "tree_executions", "pages"):
@@ -125,6 +131,22 @@ class SearchConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"search.{name} is {getattr(self, name)}; it must lie in [0, 1]")
 
+        if self.widening < 0:
+            raise UserError(f"search.widening is {self.widening}; it must not be negative")
+        if self.widening and self.expansions == 1:
+            raise UserError(
+                f"search.widening is {self.widening}, but search.expansions 1 allows none; raise that, or set it to 0"
+            )
+        if self.expansions > 1 and self.preset == "own":
+            self._check_widening()
+
+    def _check_widening(self) -> None:
+        if self.selection.rule == "gumbel" or self.selection.reselect:
+            raise UserError(
+                f"search.expansions is {self.expansions}, but selection.rule gumbel and selection.reselect know no "
+                "children that come later; set it to 1"
+            )
+
     def resolved(self) -> SearchConfig:
         """The settings with those of the preset in their places.
 
@@ -135,15 +157,17 @@ class SearchConfig:
         puct     a prior from the steps' log-probabilities; values from the process reward model with `value_weight`
         gumbel   sequential halving at the root, with the same prior and values
 
-        A baseline has none of these; best-of-n draws one candidate a step.
+        `own` and `puct` alone widen. A baseline has none of these; best-of-n draws one candidate a step.
         """
+        once = dataclasses.replace(self, expansions=1, widening=0.0)
         if self.baseline.kind == "best_of_n":
-            return dataclasses.replace(self, preset="own", value_weight=0.0, samples=1)
+            return dataclasses.replace(once, preset="own", value_weight=0.0, samples=1)
         if self.baseline.kind == "beam":
-            return dataclasses.replace(self, preset="own", value_weight=0.0)
+            return dataclasses.replace(once, preset="own", value_weight=0.0)
         if self.preset == "own":
             return self
-        plain = dataclasses.replace(self, preset="own", alpha=0.1, best_code_only=False, double_headers=False)
+        widens = self if self.preset == "puct" else once
+        plain = dataclasses.replace(widens, preset="own", alpha=0.1, best_code_only=False, double_headers=False)
         if self.preset == "paper":
             return dataclasses.replace(plain, selection=SelectionConfig(), value_weight=0.0)
         if self.preset == "o1coder":
@@ -162,7 +186,8 @@ class SearchConfig:
 
     @property
     def rules(self) -> Rules:
-        return Rules(self.rollouts, self.window, self.value_weight, self.selection)
+        widening = Widening(self.expansions, self.widening)
+        return Rules(self.rollouts, self.window, self.value_weight, self.selection, widening)
 
     @property
     def together(self) -> int:

@@ -45,6 +45,8 @@ class Device:
     Attributes:
       parts: of this process; `trees` in them.
       headers: that steps at depth 1, 2, ... are given; none without `double_headers`.
+      own_head: the policy's value head rates steps, from the policy's own pages.
+      keeps_states: at nodes' last tokens, because a head asks for them or nodes may be expanded again.
       fed, rated: tokens that the policy and the process reward model have computed.
     """
 
@@ -63,10 +65,15 @@ class Device:
         self.sizes = Sizes.of(config, parts, config.nodes, header_tokens=longest)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
-        shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
+        self.own_head = bool(policy.head) and reward_model is None
+        self.keeps_states = self.own_head or config.expansions > 1
+        shape = (self.trees, config.nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
         self._generation = shard_own_caches(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_own_caches(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        self._states = (
+            shard_own_rows(mesh, engine.empty_states(model, self.sizes, self.parts)) if self.keeps_states else None
+        )
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
             self._rated_pages = shard_own_caches(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
@@ -106,13 +113,15 @@ class Device:
         length = (self.config.path_pages if long else self.config.prompt_pages) * self.config.page_tokens
         size, count = self.config.page_tokens, self.sizes.prompts
         reading = self._reading(pieces, count, length)
-        new = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
+        hidden, *new = engine.read(self.policy.graph, self.policy.weights, self._pages, reading, page_tokens=size)
         self._pages = engine.store(self._pages, reading.places, *new)
+        if self._states is not None:
+            self._states = engine.note(self._states, reading.ends, hidden)
         self.fed += sum(len(piece.tokens) - piece.open for part in pieces for piece in part)
         if self.reward_model is not None:
             model = self.reward_model
             reading = self._reading(pieces, count, length, closed=True)
-            new = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
+            _, *new = engine.read(model.graph, model.weights, self._rated_pages, reading, page_tokens=size)
             self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
             self.rated += sum(len(piece.tokens) for part in pieces for piece in part)
 
@@ -128,35 +137,61 @@ class Device:
         self._rated_pages = engine.store(self._rated_pages, reading.places, *new)
         return own_rows(self.mesh, opinion)
 
+    def value(self, rows: Sequence[Sequence[int]], pieces: Sequence[Sequence[Piece]]) -> np.ndarray:
+        """The opinion of the policy's value head of steps that have ended in these rows, (D, R), in [0, 1]."""
+        shape = (self.parts, self.sizes.rows)
+        ended, ends = np.zeros(shape, bool), np.full(shape, self.sizes.pages, np.int32)
+        for d, found in enumerate(pieces):
+            for row, piece in zip(rows[d], found, strict=True):
+                ended[d, row] = True
+                if piece.places:
+                    ends[d, row] = piece.places[-1] // self.config.page_tokens
+        self.fed += int(ended.sum())
+        self._generation, self._states, opinion = engine.value(
+            self.policy.graph,
+            self.policy.weights,
+            self._generation,
+            self._states,
+            *shard_own_rows(self.mesh, (ended, ends)),
+            width=self.config.samples,
+        )
+        return own_rows(self.mesh, opinion)
+
     def wave(self, parts: Sequence[Part], now: int) -> tuple[np.ndarray, ...]:
         """Runs a wave; returns (D, R, ...) `done`, `stopped`, `length`, `tokens`, `log_probability` of all rows.
 
         `stopped`: a stop was met, not the capacity.
         """
-        opened = sum(part.opened for part in parts)
+        fed = sum(part.fed for part in parts)
         plan = empty_plan(self.config, self.sizes, self.parts)
         for d, part in enumerate(parts):
             part.fill({name: array[d] for name, array in plan.items()}, now)
-        self.fed += sum(part.opened for part in parts) - opened
+        self.fed += sum(part.fed for part in parts) - fed
         config = self.config
-        kept, places, last = shard_own_rows(
-            self.mesh, [plan.pop(name) for name in ("kept", "kept_places", "last_place")]
-        )
+        kept, places = shard_own_rows(self.mesh, [plan.pop(name) for name in ("kept", "kept_places")])
         self._pages = engine.keep(self._pages, self._generation.rows, kept, places)
-        self._generation, *new = engine.wave(
+        ready = shard_own_rows(self.mesh, Plan(**plan))
+        self._generation, last = engine.wave(
             self.policy.graph,
             self.policy.weights,
             self._pages,
+            self._states,
             self._generation,
-            shard_own_rows(self.mesh, Plan(**plan)),
+            ready,
             self._stops,
             self._settings,
             steps=config.wave_steps,
             width=config.samples,
             page_tokens=config.page_tokens,
             truncated=config.sampling.truncated,
+            to_end=self.own_head,
         )
-        self._pages = engine.store(self._pages, last, *new)
+        if last is not None:
+            hidden, new = last
+            self._pages = engine.store(self._pages, ready.last_place, new.keys, new.values)
+            if self._states is not None:
+                ends = shard_own_rows(self.mesh, plan["last_place"] // config.page_tokens)
+                self._states = engine.note(self._states, ends, hidden)
         rows = self._generation.rows
         planes = (rows.done, rows.stop, rows.length, rows.tokens, rows.log_probability)
         done, stop, *rest = own_rows(self.mesh, planes)
@@ -172,6 +207,8 @@ class Device:
             read = len(piece.tokens) - (piece.open and not closed)
             reading.tokens[part, row, :read] = piece.tokens[:read]
             reading.places[part, row, : min(read, len(piece.places))] = piece.places[:read]
+            for end in piece.ends:
+                reading.ends[part, row, end] = piece.places[end] // c.page_tokens
             reading.count[part, row], reading.start[part, row] = read, piece.start
         return shard_own_rows(self.mesh, reading)
 
@@ -192,7 +229,8 @@ def empty_plan(config: SearchConfig, sizes: Sizes, parts: int) -> dict[str, np.n
         "last": full(0, sizes.openings),
         "length": full(1, sizes.openings),
         "last_place": full(nowhere, sizes.openings, 1),
-        "last_path_place": full(0, sizes.openings),
+        "last_path_place": full(config.path_pages * config.page_tokens, sizes.openings),
+        "end_page": full(sizes.pages, sizes.openings),
         "row": full(sizes.rows, sizes.turnover),
         "path": full(0, sizes.turnover),
         "lane": full(0, sizes.turnover),
@@ -211,5 +249,6 @@ def empty_reading(config: SearchConfig, sizes: Sizes, parts: int, rows: int, len
     table, filled = np.zeros((2, parts, rows, config.path_pages), np.int32)
     tokens, places = np.zeros((2, parts, rows, length), np.int32)
     places[:] = sizes.pages * config.page_tokens
+    ends = np.full_like(places, sizes.pages)
     count, start = np.zeros((2, parts, rows), np.int32)
-    return Reading(table, filled, tokens, count, start, places)
+    return Reading(table, filled, tokens, count, start, places, ends)

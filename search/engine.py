@@ -1,9 +1,13 @@
 """What a search does on the device: jitted functions over all trees and rows, their state donated.
 
 `read` takes in prompts (or paths whose pages were dropped), `wave` decodes candidates, `rate` asks the process reward
-model about them, `store` and `keep` put what these computed into pages, `turn` backs up, grows and walks on;
-`search/device.py` calls them. D is the number of parts of the
-mesh; what belongs to a part has D as its first axis, and no operation crosses parts.
+model about them and `value` the policy's own head, `store`, `keep` and `note` put what these computed into pages,
+`turn` backs up, grows and walks on; `search/device.py` calls them. D is the number of parts of the mesh; what belongs
+to a part has D as its first axis, and no operation crosses parts.
+
+States: where nodes may be expanded again, the state at a node's last token is kept, one for the last page of each node,
+and gives the scores of the next token when a path is opened once more. Where the policy carries a value head, all steps
+are fed to their last token as soon as they have ended, so that every path is opened from such a state.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax import pages as paging
-from o1coder_jax.decode import decode, open_rows, read_on
+from o1coder_jax.decode import decode, feed_rows, open_rows, read_on
 from o1coder_jax.mesh import ROWS
 from o1coder_jax.pages import Pages
 from o1coder_jax.rows import Cache, Header, Paths, Prefix, Rows, empty_paths, empty_rows
@@ -88,6 +92,7 @@ class Reading:
       table, filled: (D, B, Q), the pages that hold what comes before, see `pages.gather`.
       tokens: (D, B, S), `count` (D, B) of them, the first at position `start` (D, B).
       places: (D, B, S), where they go; out of range for none.
+      ends: (D, B, S), for the last token of a node its page; out of range for the others.
     """
 
     table: Int[Any, "D B Q"]
@@ -96,6 +101,7 @@ class Reading:
     count: Int[Any, "D B"]
     start: Int[Any, "D B"]
     places: Int[Any, "D B S"]
+    ends: Int[Any, "D B S"]
 
 
 @jax.tree_util.register_dataclass
@@ -105,8 +111,9 @@ class Plan:
 
     Attributes:
       slot: (D, O), paths that are opened; `table`, `filled` (D, O, Q), their pages.
-      last, length: (D, O), their last token, and the number of tokens with it; `last_path_place` (D, O), where its
-        keys go in the path.
+      last, length: (D, O), their last token, and the number of tokens with it; `last_place` (D, O, 1), where its keys
+        go in the pool, and `last_path_place` (D, O), where in the path: out of range for a token that was fed before.
+      end_page: (D, O), the page that holds it.
       row, path, lane: (D, A), rows that start; `seeds` (D, A, 2).
       said: (D, O, S), the tokens of the opened paths, out of range where there are no more; None without repetition
         penalty.
@@ -118,7 +125,9 @@ class Plan:
     filled: Int[Any, "D O Q"]
     last: Int[Any, "D O"]
     length: Int[Any, "D O"]
+    last_place: Int[Any, "D O 1"]
     last_path_place: Int[Any, "D O"]
+    end_page: Int[Any, "D O"]
     row: Int[Any, "D A"]
     path: Int[Any, "D A"]
     lane: Int[Any, "D A"]
@@ -136,6 +145,11 @@ def empty_generation(model: Transformer, config: SearchConfig, sizes: Sizes, par
 
 def empty_pages(model: Transformer, config: SearchConfig, sizes: Sizes, parts: int) -> Pages:
     return _parts(paging.empty_pages(model.config, sizes.pages * config.page_tokens), parts)
+
+
+def empty_states(model: Transformer, sizes: Sizes, parts: int) -> Float[Array, "D M W"]:
+    """Room for the state at the end of each of the M pages."""
+    return jnp.zeros((parts, sizes.pages, model.config.width), model.config.dtype)
 
 
 def _parts(tree: Any, parts: int) -> Any:
@@ -171,14 +185,22 @@ def keep(pages: Pages, rows: Rows, which: Int[Array, "D A"], places: Int[Array, 
     return jax.vmap(part)(pages, rows, which, places)
 
 
+@functools.partial(jax.jit, donate_argnames=("states",))
+def note(
+    states: Float[Array, "D M W"], ends: Int[Array, "D B S"], hidden: Float[Array, "D B S W"]
+) -> Float[Array, "D M W"]:
+    """Keeps the states at nodes' last tokens."""
+    return jax.vmap(lambda old, at, new: old.at[at].set(new, mode="drop"))(states, ends, hidden)
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "page_tokens"))
 def read(
     graph: nnx.GraphDef[Transformer], weights: Any, pages: Pages, reading: Reading, *, page_tokens: int
-) -> tuple[Cache, Cache]:
-    """Keys and values of tokens, to be stored at `reading.places`."""
+) -> tuple[Float[Array, "D B S W"], Cache, Cache]:
+    """States of tokens, and their keys and values, to be stored at `reading.places`."""
     model = nnx.merge(graph, weights)
-    _, new = jax.vmap(lambda pages, reading: _read(model, pages, reading, page_tokens))(pages, reading)
-    return new.keys, new.values
+    hidden, new = jax.vmap(lambda pages, reading: _read(model, pages, reading, page_tokens))(pages, reading)
+    return hidden, new.keys, new.values
 
 
 def _read(model: Transformer, pages: Pages, reading: Reading, page_tokens: int) -> tuple[Array, Prefix]:
@@ -202,15 +224,45 @@ def rate(
     return jax.nn.sigmoid(score), new.keys, new.values
 
 
+@functools.partial(jax.jit, static_argnames=("graph", "width"), donate_argnames=("generation", "states"))
+def value(
+    graph: nnx.GraphDef[Transformer],
+    weights: Any,
+    generation: Generation,
+    states: Float[Array, "D M W"],
+    ended: Bool[Array, "D R"],
+    ends: Int[Array, "D R"],
+    *,
+    width: int,
+) -> tuple[Generation, Float[Array, "D M W"], Float[Array, "D R"]]:
+    """Feeds the last tokens of rows that have `ended`, and has the policy's value head rate them.
+
+    Args:
+      ends: the last page of the node that a row becomes; out of range for none.
+
+    Returns:
+      The state with the keys and values of these tokens in their rows, the states, and the opinions in [0, 1].
+    """
+    model = nnx.merge(graph, weights)
+
+    def part(generation: Generation, states: Array, ended: Array, ends: Array) -> tuple[Generation, Array, Array]:
+        hidden, rows = feed_rows(model, generation.paths, generation.rows, ended, width=width)
+        states = states.at[ends].set(hidden, mode="drop")
+        return Generation(generation.paths, rows), states, jax.nn.sigmoid(model.values(hidden))
+
+    return jax.vmap(part)(generation, states, ended, ends)
+
+
 @functools.partial(
     jax.jit,
-    static_argnames=("graph", "steps", "width", "page_tokens", "truncated"),
+    static_argnames=("graph", "steps", "width", "page_tokens", "truncated", "to_end"),
     donate_argnames=("generation",),
 )
 def wave(
     graph: nnx.GraphDef[Transformer],
     weights: Any,
     pages: Pages,
+    states: Float[Array, "D M W"] | None,
     generation: Generation,
     plan: Plan,
     stops: Stops,
@@ -220,15 +272,22 @@ def wave(
     width: int,
     page_tokens: int,
     truncated: bool,
-) -> tuple[Generation, Cache, Cache]:
+    to_end: bool = False,
+) -> tuple[Generation, tuple[Float[Array, "D O 1 W"], Prefix] | None]:
     """Opens paths, starts rows, and decodes `steps` tokens of every unfinished row.
 
-    Returns the new state, and the keys and values, L arrays (D, O, 1, G, E), of the opened paths' last tokens.
+    Returns the new state, and of the opened paths' last tokens the states and the keys and values, L arrays
+    (D, O, 1, G, E), to be kept where they were not fed before; None with `to_end`, where all were.
     """
     model = nnx.merge(graph, weights)
 
-    def part(generation: Generation, plan: Plan, pages: Pages) -> tuple[Generation, Prefix]:
-        paths, last = _open_paths(model, pages, generation.paths, plan, page_tokens)
+    def part(
+        generation: Generation, plan: Plan, pages: Pages, states: Array | None
+    ) -> tuple[Generation, tuple[Array, Prefix] | None]:
+        if states is not None and to_end:
+            paths, last = _open_whole(model, pages, states, generation.paths, plan, page_tokens), None
+        else:
+            paths, last = _open_paths(model, pages, states, generation.paths, plan, page_tokens)
         rows = open_rows(
             paths,
             generation.rows,
@@ -243,14 +302,39 @@ def wave(
         rows = decode(model, paths, rows, steps=steps, width=width, stops=stops, settings=settings, truncated=truncated)
         return Generation(paths, rows), last
 
-    generation, last = jax.vmap(part)(generation, plan, pages)
-    return generation, last.keys, last.values
+    return jax.vmap(part)(generation, plan, pages, states)
 
 
-def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page_tokens: int) -> tuple[Paths, Prefix]:
+def _open_whole(model: Transformer, pages: Pages, states: Array, paths: Paths, plan: Plan, page_tokens: int) -> Paths:
+    """Opens paths whose last tokens are in pages, too."""
+    whole = paging.gather(pages, plan.table, plan.filled, page_tokens)
+    logits = model.logits(states[plan.end_page])
+
+    def put(old: Array, new: Array) -> Array:
+        return old.at[..., plan.slot, :, :, :].set(new, mode="drop")
+
+    prefix = paths.prefix
+    return Paths(
+        Prefix(
+            tuple(map(put, prefix.keys, whole.keys)),
+            tuple(map(put, prefix.values, whole.values)),
+            prefix.valid.at[plan.slot].set(whole.valid, mode="drop"),
+        ),
+        paths.logits.at[plan.slot].set(logits, mode="drop"),
+        paths.length.at[plan.slot].set(plan.length, mode="drop"),
+        said=_said(paths, plan),
+        header=_header(paths, plan),
+    )
+
+
+def _open_paths(
+    model: Transformer, pages: Pages, states: Array | None, paths: Paths, plan: Plan, page_tokens: int
+) -> tuple[Paths, tuple[Array, Prefix]]:
+    """Opens paths, and feeds their last tokens where that was not done before."""
     before = paging.gather(pages, plan.table, plan.filled, page_tokens)
-    one = jnp.ones_like(plan.last)
-    hidden, new = read_on(model, before, plan.last[:, None], one, plan.length - 1)
+    feeds = plan.last_path_place < before.valid.shape[1]
+    hidden, new = read_on(model, before, plan.last[:, None], feeds.astype(jnp.int32), plan.length - 1)
+    end = hidden[:, 0] if states is None else jnp.where(feeds[:, None], hidden[:, 0], states[plan.end_page])
     number = jnp.arange(len(plan.slot))
 
     def put(old: Array, whole: Array, last: Array) -> Array:
@@ -266,12 +350,12 @@ def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page
     )
     opened = Paths(
         prefix,
-        paths.logits.at[plan.slot].set(model.logits(hidden[:, 0]), mode="drop"),
+        paths.logits.at[plan.slot].set(model.logits(end), mode="drop"),
         paths.length.at[plan.slot].set(plan.length, mode="drop"),
         said=_said(paths, plan),
         header=_header(paths, plan),
     )
-    return opened, new
+    return opened, (hidden, new)
 
 
 def _said(paths: Paths, plan: Plan) -> Array | None:

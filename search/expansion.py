@@ -20,6 +20,8 @@ class Expansion:
       place: of its tree in the forest.
       number: of this expansion in its tree; seeds and pages of its candidates go by it.
       seeds: (K, 2), key data of the candidates.
+      known: the tokens of steps that the node has already; a candidate that repeats one is no new child.
+      again: the node was expanded before.
       steps: the candidates that have ended.
       path: the path that they continue, once it is open; `started` of them have a row.
     """
@@ -29,15 +31,28 @@ class Expansion:
     node: int
     number: int
     seeds: np.ndarray
+    known: frozenset[tuple[int, ...]]
     steps: list[Node | None]
+    again: bool = False
     path: int | None = None
     started: int = 0
 
     @classmethod
-    def begin(cls, place: int, tree: Tree, node: int, *, number: int, seed: np.ndarray, width: int) -> Expansion:
+    def begin(
+        cls,
+        place: int,
+        tree: Tree,
+        node: int,
+        *,
+        number: int,
+        seed: np.ndarray,
+        width: int,
+        known: frozenset[tuple[int, ...]] = frozenset(),
+        again: bool = False,
+    ) -> Expansion:
         """With nothing drawn; the candidates' seeds derive from that of the tree."""
         seeds = fold(jnp.tile(seed, (width, 1)), number * width + jnp.arange(width))
-        return cls(place, tree, node, number, np.asarray(seeds), [None] * width)
+        return cls(place, tree, node, number, np.asarray(seeds), known, [None] * width, again)
 
     @property
     def drawn(self) -> list[Node]:
@@ -47,6 +62,10 @@ class Expansion:
     @property
     def complete(self) -> bool:
         return len(self.drawn) == len(self.steps)
+
+    def repeats(self, step: Node) -> bool:
+        """Whether the node has this step already, or another candidate is the same."""
+        return step.tokens in self.known or any(step.tokens == other.tokens for other in self.drawn)
 
     def draft(self, k: int) -> Owner:
         """Who holds the pages of candidate k as long as it has no number of its own."""
@@ -61,6 +80,7 @@ class Piece:
       before: what holds the tokens before it.
       tokens: at `places`, the first at position `start`.
       open: the last token is left out: it is fed when the path that it ends is opened.
+      ends: which of them are last tokens of nodes whose states are kept.
     """
 
     before: list[Held]
@@ -68,6 +88,7 @@ class Piece:
     places: list[int]
     start: int
     open: bool = True
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """T search trees as arrays, grown in lockstep.
 
-Shapes: T trees, N node places in each, K children of a node at most, R rollouts of a tree, W of them that may await
-their verdicts. Node 0 is the root. No operation crosses trees, so a mesh can split T freely.
+Shapes: T trees, N node places in each, K children of a node at most, C of them from one expansion, R rollouts of a
+tree, W of them that may await their verdicts. Node 0 is the root. No operation crosses trees, so a mesh can split T
+freely.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class Forest:
       prior: (T, N), log-probability of a node among its siblings, as the preset weighs it.
       value: (T, N), the process reward model's opinion in [0, 1].
       reward: (T, N), of a terminal that was judged.
-      judged, expanded, terminal: (T, N), flags; no child may follow a terminal.
-      closed: (T, N), nothing new can be learned below: a terminal that was reached, or a node all of whose children
-        are closed.
+      judged, terminal: (T, N), flags; no child may follow a terminal.
+      drawn: (T, N), how often a node was expanded; as often as it may be where the last time was in vain.
+      closed: (T, N), nothing new can be learned below: a terminal that was reached, or a node that may not be expanded
+        again and all of whose children are closed.
       count: (T,), places in use.
       cursor: (T,), where the running rollout stands; `walking` (T,), whether there is one.
       leaf: (T,), the first node that the running rollout added, NONE before that.
@@ -53,7 +55,7 @@ class Forest:
     value: Float[Array, "T N"]
     reward: Float[Array, "T N"]
     judged: Bool[Array, "T N"]
-    expanded: Bool[Array, "T N"]
+    drawn: Int[Array, "T N"]
     terminal: Bool[Array, "T N"]
     closed: Bool[Array, "T N"]
     count: Int[Array, " T"]
@@ -74,6 +76,11 @@ class Forest:
     def trees(self) -> Int[Array, " T"]:
         """0..T-1, to index with."""
         return jnp.arange(self.parent.shape[0])
+
+    @property
+    def expanded(self) -> Bool[Array, "T N"]:
+        """Which nodes have children."""
+        return self.drawn > 0
 
     @property
     def places(self) -> int:
@@ -97,7 +104,7 @@ def empty(trees: int, nodes: int, width: int, window: int, rollouts: int = 0) ->
         value=full(0, jnp.float32, nodes),
         reward=full(0, jnp.float32, nodes),
         judged=full(False, jnp.bool_, nodes),
-        expanded=full(False, jnp.bool_, nodes),
+        drawn=full(0, jnp.int32, nodes),
         terminal=full(False, jnp.bool_, nodes),
         closed=full(False, jnp.bool_, nodes),
         count=full(1, jnp.int32),
@@ -135,16 +142,16 @@ class Growth:
 
     Attributes:
       which: (T,), the trees that grow.
-      fresh: (T, K), candidates that become children; at least one in a growing tree, and places must be left.
-      terminal: (T, K), candidates after which nothing may follow.
-      prior, value: (T, K), as in `Forest`.
+      fresh: (T, C), candidates that become children; at least one at a first expansion, and places must be left.
+      terminal: (T, C), candidates after which nothing may follow.
+      prior, value: (T, C), as in `Forest`.
     """
 
     which: Bool[Any, " T"]
-    fresh: Bool[Any, "T K"]
-    terminal: Bool[Any, "T K"]
-    prior: Float[Any, "T K"]
-    value: Float[Any, "T K"]
+    fresh: Bool[Any, "T C"]
+    terminal: Bool[Any, "T C"]
+    prior: Float[Any, "T C"]
+    value: Float[Any, "T C"]
 
 
 def grow(forest: Forest, new: Growth) -> Forest:
@@ -154,6 +161,8 @@ def grow(forest: Forest, new: Growth) -> Forest:
     tree = forest.trees
     at = (tree[:, None], jnp.where(fresh, node, forest.places))  # out of range: dropped
     cursor = jnp.where(new.which, forest.cursor, forest.places)
+    width = fresh.shape[1]
+    place = forest.drawn[tree, forest.cursor][:, None] * width + jnp.arange(width)
 
     def put(plane: Array, value: Array) -> Array:
         return plane.at[at].set(value, mode="drop")
@@ -161,15 +170,15 @@ def grow(forest: Forest, new: Growth) -> Forest:
     return replace(
         forest,
         parent=put(forest.parent, forest.cursor[:, None]),
-        children=forest.children.at[tree, cursor].set(node, mode="drop"),
+        children=forest.children.at[tree[:, None], cursor[:, None], place].set(node, mode="drop"),
         terminal=put(forest.terminal, new.terminal),
         prior=put(forest.prior, new.prior),
         value=put(forest.value, new.value),
-        expanded=forest.expanded.at[tree, cursor].set(True, mode="drop"),
+        drawn=forest.drawn.at[tree, cursor].add(1, mode="drop"),
         count=forest.count + jnp.sum(fresh, axis=1),
     )
 
 
 def nodes_needed(*, rollouts: int, depth: int, width: int) -> int:
-    """Places a tree can use at most: each rollout expands at most `depth` nodes."""
+    """Places a tree can use at most: each rollout gives children to at most `depth` nodes."""
     return 1 + rollouts * depth * width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Attached:
 def take_in(tree: Tree, expansion: Expansion, picked: Sequence[int], *, merge: bool) -> Attached:
     """Makes the picked candidates of a complete expansion nodes, all but repeated ones if `merge`."""
     first = len(tree.nodes)
-    new = iter(tree.attach([expansion.drawn[k] for k in picked], merge=merge))
+    new = iter(tree.attach([expansion.drawn[k] for k in picked], merge=merge, known=expansion.known))
     fresh = [k in picked and next(new) for k in range(len(expansion.steps))]
     numbers = np.where(fresh, first + np.cumsum(fresh) - 1, -1)
     return Attached(expansion, fresh, numbers.tolist())
@@ -52,7 +52,8 @@ class Growing:
       seed: (2,), key data.
       verdicts: those that are missing, oldest first; `asked` were asked for so far.
       walking: a rollout is under way; otherwise the tree awaits its oldest verdict.
-      expansion: candidates that are drawn, or weighed against each other by the judge.
+      expansion: candidates that are drawn, or weighed against each other by the judge; `expanded` says how often that
+        was begun for a node.
     """
 
     tree: Tree
@@ -63,6 +64,7 @@ class Growing:
     verdicts: deque[tuple[Node, Future[Judgement]]] = field(default_factory=deque)
     walking: bool = True
     expansion: Expansion | None = None
+    expanded: Counter[int] = field(default_factory=Counter)
     _weighed: list[Future[Judgement] | None] = field(default_factory=list)
 
     @property
@@ -76,6 +78,22 @@ class Growing:
         if any(self._weighed):
             return [future for future in self._weighed if future is not None and not future.done()]
         return [self.verdicts[0][1]] if self.verdicts and not self.walking else []
+
+    def expand(self, place: int, node: int) -> Expansion:
+        """Begins to draw candidates for a node; each time others."""
+        again, self.expanded[node] = self.expanded[node], self.expanded[node] + 1
+        children = (child.tokens for child in self.tree.nodes if child.parent == node)
+        self.expansion = Expansion.begin(
+            place,
+            self.tree,
+            node,
+            number=node + again * self.config.nodes,
+            seed=self.seed,
+            width=self.config.samples,
+            known=frozenset(children if again and self.config.merge_identical else ()),
+            again=again > 0,
+        )
+        return self.expansion
 
     def ask(self, node: Node) -> None:
         """Has a terminal judged; one without a program has failed without being run."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from search.backup import close, pass_through
 from search.forest import Forest, Growth, grow
@@ -29,6 +29,7 @@ from search.selection import (
     puct,
     uct,
 )
+from search.widening import ONCE, Widening, due, give_up
 
 _NEXT = -2  # as `leaf`: the node that the walk moves to next is the first that it added
 
@@ -41,13 +42,14 @@ class Rules:
       rollouts: of a tree.
       window: W.
       value_weight: of the process reward model's opinion in the worth of a leaf, in [0, 1].
-      selection: see there.
+      selection, widening: see there.
     """
 
     rollouts: int
     window: int
     value_weight: float
     selection: SelectionConfig
+    widening: Widening = ONCE
 
     @property
     def simulates(self) -> bool:
@@ -77,8 +79,11 @@ class Orders:
 def move(forest: Forest, orders: Orders, rules: Rules) -> Forest:
     """Backs up verdicts, attaches children, and lets every tree walk until it needs something of the host."""
     forest = _settle(forest, orders, rules)
-    first = orders.growth.which & (forest.leaf == Forest.NONE)
+    which, brought = orders.growth.which, jnp.any(orders.growth.fresh, axis=1)
+    first = which & brought & (forest.leaf == Forest.NONE)
     forest = replace(grow(forest, orders.growth), leaf=jnp.where(first, _NEXT, forest.leaf))
+    if rules.widening.expansions > 1:
+        forest = give_up(forest, which, brought, rules.widening)
 
     def body(state: tuple[Forest, Array]) -> tuple[Forest, Array]:
         forest, _ = state
@@ -115,6 +120,8 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
 
     def moving(cursor: Array, leaf: Array) -> Array:
         inside = forest.walking & forest.expanded[tree, cursor] & ~forest.closed[tree, cursor]
+        if rules.widening.expansions > 1:
+            inside = inside & ~due(forest, cursor, leaf, rules.widening)
         return inside if rules.simulates else inside & ((leaf == Forest.NONE) | (leaf == _NEXT))
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -127,6 +134,9 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
         else:
             root = gumbel_root(kin, config, noise, table)
             score = jnp.where((cursor == 0)[:, None], root, gumbel_inner(kin, config))
+        if rules.widening.expansions > 1:
+            old = jnp.arange(score.shape[1]) < _older(forest, cursor, rules)[:, None]
+            score = jnp.where((leaf == _NEXT)[:, None] & old, -jnp.inf, score)
         chosen = jnp.take_along_axis(kin.child, jnp.argmax(score, axis=1)[:, None], axis=1)[:, 0]
         leaf = jnp.where(goes & (leaf == _NEXT), chosen, leaf)
         cursor = jnp.where(goes, chosen, cursor)
@@ -135,6 +145,12 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
     start = (forest.cursor, forest.leaf, moving(forest.cursor, forest.leaf))
     cursor, leaf, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), step, start)
     return replace(forest, cursor=cursor, leaf=leaf)
+
+
+def _older(forest: Forest, node: Int[Array, " T"], rules: Rules) -> Int[Array, " T"]:
+    """Places of a node's children from all expansions but its last."""
+    each = forest.children.shape[2] // rules.widening.expansions
+    return (forest.drawn[forest.trees, node] - 1) * each
 
 
 def _arrive(forest: Forest, rules: Rules) -> tuple[Forest, Bool[Array, " T"]]:
@@ -160,7 +176,7 @@ def _arrive(forest: Forest, rules: Rules) -> tuple[Forest, Bool[Array, " T"]]:
         above = forest.parent[tree, node]
         forest = pass_through(forest, known, above, visits=1, reward=forest.reward[tree, node])
     else:
-        forest = close(forest, asks, node)
+        forest = close(forest, asks, node, rules.widening.expansions)
     if not rules.simulates:
         valued = forest.walking & ~terminal & (forest.leaf == node)
         forest = pass_through(forest, valued, node, visits=1, reward=forest.value[tree, node])

@@ -31,7 +31,7 @@ from o1coder_jax.records import read_problems, write_jsonl
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of, search_key
-from search.models import load_policy, load_reward_model, tokenizer_of
+from search.models import load_policy, load_rater, tokenizer_of
 from search.store import StoredTree, records_and_pairs
 from search.tree import Tree
 from search.waves import Search
@@ -45,7 +45,8 @@ class RunConfig:
     Attributes:
       problems: JSONL file of problems, as a run's `problems/selfplay.jsonl`.
       policy: checkpoint folder, as `runs/tiny/checkpoints/best`.
-      reward_model: checkpoint folder of a process reward model, as `runs/tiny/checkpoints/prm-001`; empty for none.
+      reward_model: checkpoint folder of a process reward model, as `runs/tiny/checkpoints/prm-001`, or of a value head
+        that was fitted on this policy, as `head-001` beside `policy-001`; empty for none.
       tokenizer: the vocabulary's file (a byte-level one ends in .json); empty for that of the policy's run.
       out: the folder for what is found.
       name: of the run, in records.
@@ -87,14 +88,16 @@ def run(config: RunConfig) -> dict[str, Any]:
     policy_path = Path(config.policy)
     tokenizer = load_tokenizer(Path(config.tokenizer) if config.tokenizer else tokenizer_of(policy_path))
     policy = load_policy(policy_path, tokenizer, mesh)
-    rater = load_reward_model(Path(config.reward_model), tokenizer, mesh) if config.reward_model else None
+    rater = None
+    if config.reward_model:
+        policy, rater = load_rater(Path(config.reward_model), policy, mesh)
     provenance = provenance_of(
         config.name,
         config.iteration,
         config.search,
         policy=policy.fingerprint,
         tokenizer=tokenizer.fingerprint,
-        reward_model=rater.fingerprint if rater else "",
+        reward_model=rater.fingerprint if rater else policy.head,
         seed=config.seed,
     )
     key = search_key(problems, provenance)

@@ -29,6 +29,9 @@ class Part:
       shared: tokens of the prefix that all prompts share.
       rated: whether a process reward model needs the path of every candidate until it has ended.
       headers: that candidates at depth 1, 2, ... begin with; none if they are given nothing.
+      states: whether states at last tokens are kept, so that no path is opened by feeding its last token again.
+      to_end: whether steps are fed to their last token, for the policy's value head, as soon as they have ended;
+        otherwise their last token is fed when the path that it ends is opened for the first time.
     """
 
     config: SearchConfig
@@ -36,9 +39,12 @@ class Part:
     shared: int
     rated: bool
     headers: Sequence[Sequence[int]] = ()
+    states: bool = False
+    to_end: bool = False
     cache: Cache = field(init=False)
     waiting: deque[Expansion] = field(default_factory=deque)
     opened: int = 0
+    fed: int = 0
     started: int = 0
     _open: deque[Expansion] = field(default_factory=deque)
     reread: int = 0
@@ -90,9 +96,14 @@ class Part:
         if held is None:
             self._unread.add((tree.number, 0))
             return []
-        held.fed = len(tokens) - 1
+        held.fed = len(tokens) - (not self.to_end)
         places = self.cache.places(held, 0, len(tokens))
-        return [Piece([shared] if shared else [], tokens, places, self.shared)]
+        return [self._piece([shared] if shared else [], tokens, places, [len(tokens) - 1])]
+
+    def _piece(self, before: list[Held], tokens: list[int], places: list[int], ends: list[int]) -> Piece:
+        start = sum(held.tokens for held in before)
+        kept = ends[: len(ends) - (not self.to_end)] if self.states else []
+        return Piece(before, tokens, places, start, open=not self.to_end, ends=tuple(kept))
 
     def read_lost(self, now: int) -> list[Piece]:
         """The ends of paths whose pages were dropped, of those that can be opened now; as many as are read at once."""
@@ -119,16 +130,19 @@ class Part:
         before = [held for held in map(self.cache.get, there) if held is not None]
         tokens: list[int] = []
         places: list[int] = []
+        ends: list[int] = []
         for owner in lost:
             step = self.step_tokens(tree, owner)
             held = self.cache.hold(owner, len(step), tree.nodes[owner[1]].depth, now)
             assert held is not None
-            held.fed = len(step) - (owner == lost[-1])  # the path's last token is fed when it is opened
+            # The path's last token is fed when it is opened, unless it has to be there by then.
+            held.fed = len(step) - (owner == lost[-1] and not self.to_end)
             tokens += step
             places += self.cache.places(held, 0, len(step))
+            ends.append(len(tokens) - 1)
             self.reread += held.fed if owner not in self._unread else 0
             self._unread.discard(owner)
-        return Piece(before, tokens, places, sum(held.tokens for held in before))
+        return self._piece(before, tokens, places, ends)
 
     def _openable(self) -> int:
         """How many of those that wait `fill` opens at most."""
@@ -177,7 +191,9 @@ class Part:
             self.cache.pin(there, 1)
         path = [held for held in map(self.cache.get, there) if held is not None]
         end = path[-1]
-        end.fed = end.tokens - 1  # its last token is fed now, also where an earlier opening did
+        known = self.states and end.fed == end.tokens
+        if not known:
+            end.fed = end.tokens - 1  # its last token is fed now, also where an earlier opening did
         pages, filled = page_table(path, self.config.page_tokens)
         expansion.path = self._free_paths.pop()
         plan["slot"][index] = expansion.path
@@ -185,9 +201,13 @@ class Part:
         plan["filled"][index, : len(filled)] = filled
         plan["last"][index] = self.step_tokens(expansion.tree, there[-1])[-1]
         plan["length"][index] = sum(held.tokens for held in path)
-        plan["last_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
-        before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
-        plan["last_path_place"][index] = before + end.tokens - 1
+        plan["end_page"][index] = end.pages[-1]
+        if not known:
+            plan["last_place"][index] = self.cache.places(end, end.tokens - 1, 1)[0]
+            before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
+            plan["last_path_place"][index] = before + end.tokens - 1
+            self.fed += 1
+            self.reread += expansion.again
         end.fed = end.tokens
         self._write_texts(plan, index, expansion)
         self.opened += 1
@@ -224,17 +244,17 @@ class Part:
     def take(self, ended: Ended, step: Node, now: int) -> Piece | None:
         """Takes a candidate out of its row; gives pages to one that may have children and is not a repetition.
 
-        Returns the step as a process reward model would read it; None for a repetition.
+        Returns the step as a process reward model would read it, and where it goes; None for a repetition.
         """
         expansion, cache = ended.expansion, self.cache
         path, lost = self.missing(expansion)
         cache.touch(path, now)
-        repeated = self.config.merge_identical and any(step.tokens == other.tokens for other in expansion.drawn)
+        repeated = self.config.merge_identical and expansion.repeats(step)
         held = None
         if self.config.paging and not (step.terminal or repeated or lost):
             held = cache.hold(expansion.draft(ended.k), len(step.tokens), step.depth, now)
             if held is not None:
-                held.fed = len(step.tokens) - 1
+                held.fed = len(step.tokens) - (not self.to_end)
                 self._keep.append((ended.row, held))
         expansion.steps[ended.k] = step
         self.rows[ended.row] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -151,8 +151,10 @@ class Tree:
             index = self.nodes[index].parent
         return path[::-1]
 
-    def attach(self, candidates: Sequence[Node], *, merge: bool) -> list[bool]:
+    def attach(self, candidates: Sequence[Node], *, merge: bool, known: Collection[tuple[int, ...]] = ()) -> list[bool]:
         """Makes candidates children of their parent, all but repeated ones if `merge`; says which became one.
+
+        `known` are the tokens of children from earlier expansions.
 
         They are numbered in order, as `search.forest.grow` does it on the device.
         """
@@ -162,7 +164,7 @@ class Tree:
         fresh = []
         for node in candidates:
             count[node.tokens] = count.get(node.tokens, 0) + 1
-            repeated = merge and node.tokens in first
+            repeated = merge and (node.tokens in first or node.tokens in known)
             fresh.append(not repeated)
             if not repeated:
                 first[node.tokens] = node

@@ -36,7 +36,7 @@ from o1coder_jax.sampling import seed_for
 from search.baselines import Levels
 from search.config import SearchConfig
 from search.device import Device, Report
-from search.expansion import Ended, Expansion, Piece
+from search.expansion import Ended, Piece
 from search.forest import Growth
 from search.growing import Attached, Growing, Judge
 from search.rollouts import Orders
@@ -100,8 +100,8 @@ class Search:
       mesh: trees are split over its row axes, which must divide `config.trees` and `config.slots`.
       seed, iteration: with the problem's id, the only source of chance.
       without: ids of problems that get no tree, because theirs is finished already; the others' are the same as ever.
-      reward_model: gives every candidate a value; needed when `config.value_weight` is not 0, and by a baseline that
-        ranks by it.
+      reward_model: gives every candidate a value, in place of the value head that the policy may carry; one of the two
+        is needed when `config.value_weight` is not 0, and by a baseline that ranks by it.
       tree_tokens: for each problem, in place of `config.tree_tokens`.
     """
 
@@ -126,9 +126,10 @@ class Search:
                 raise UserError(
                     f"search.{name} {getattr(config, name)} is not a multiple of the mesh's {count} row parts"
                 )
-        if config.value_weight and reward_model is None:
+        rated = bool(policy.head) or reward_model is not None
+        if config.value_weight and not rated:
             raise UserError("search.value_weight is not 0, but there is no process reward model; set it to 0")
-        if config.baseline.rated and reward_model is None:
+        if config.baseline.rated and not rated:
             raise UserError(
                 f"search.baseline.ranking is {config.baseline.ranking}, but there is no process reward model; "
                 "use drawn or likelihood"
@@ -146,8 +147,19 @@ class Search:
         self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
         prompts = [ids for ids, _ in self._prompts]
         shared = common_prefix(prompts, config.page_tokens) if config.paging else []
-        self._rated = reward_model is not None
-        self.parts = [Part(config, self.device.sizes, len(shared), self._rated, self.device.headers) for _ in own]
+        self._rated = rated
+        self.parts = [
+            Part(
+                config,
+                self.device.sizes,
+                len(shared),
+                rated=reward_model is not None,
+                headers=self.device.headers,
+                states=self.device.keeps_states,
+                to_end=self.device.own_head,
+            )
+            for _ in own
+        ]
         self._check_pages()
         if shared:
             self.device.read([part.read_shared(shared) for part in self.parts])
@@ -295,11 +307,7 @@ class Search:
                 growing.ask(growing.tree.nodes[report.waiting[place, number % self.config.window]])
             growing.walking = bool(report.walking[place])
             if growing.walking and growing.expansion is None:
-                node = int(report.cursor[place])
-                growing.expansion = Expansion.begin(
-                    place, growing.tree, node, number=node, seed=growing.seed, width=self.config.samples
-                )
-                self._part(place).waiting.append(growing.expansion)
+                self._part(place).waiting.append(growing.expand(place, int(report.cursor[place])))
             over = report.rollouts[place] >= self.config.rollouts or report.exhausted[place]
             if not growing.walking and not growing.verdicts and (over or not growing.may_start):
                 ended.append(place)
@@ -351,14 +359,15 @@ class Search:
         nothing: Pieces = [[] for _ in self.parts]
         for long, ends in zip_longest(reads, lost, fillvalue=nothing):
             self.device.read(ends, long=bool(long))
-        self.counters.reread = sum(part.reread for part in self.parts)
         started = sum(part.started for part in self.parts)
         done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)
         started = sum(part.started for part in self.parts) - started
+        self.counters.reread = sum(part.reread for part in self.parts)
         self.counters.waves += 1
         self.counters.places += self.config.wave_steps * len(self.parts) * self.device.sizes.rows + started
         steps: list[list[Node]] = [[] for _ in self.parts]
         pieces: list[list[Piece]] = [[] for _ in self.parts]
+        rows: list[list[int]] = [[] for _ in self.parts]
         for d, part in enumerate(self.parts):
             for ended in part.ended(done[d]):
                 ids = tuple(tokens[d, ended.row, : length[d, ended.row]].tolist())
@@ -368,20 +377,28 @@ class Search:
                 if piece is not None:
                     steps[d].append(step)
                     pieces[d].append(piece)
+                    rows[d].append(ended.row)
         # Whether a row ends in another process is not known here, and asking costs more than rating nothing.
         if self._rated and (self.mesh.is_multi_process or any(steps)):
-            opinions = self.device.rate(pieces)
-            for d, found in enumerate(steps):
-                for step, opinion in zip(found, opinions[d], strict=False):
-                    step.opinion = float(opinion)
+            self._rate(steps, pieces, rows)
         self.counters.fed, self.counters.rated = self.device.fed, self.device.rated
+
+    def _rate(
+        self, steps: Sequence[Sequence[Node]], pieces: Sequence[Sequence[Piece]], rows: Sequence[Sequence[int]]
+    ) -> None:
+        """Gives candidates that have ended their value: a head's by their rows, a model's in their order."""
+        own_head = self.device.own_head
+        opinions = self.device.value(rows, pieces) if own_head else self.device.rate(pieces)
+        for d, found in enumerate(steps):
+            for i, step in enumerate(found):
+                step.opinion = float(opinions[d, rows[d][i] if own_head else i])
 
     def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
         given = len(self._part(ended.expansion.place).header(ended.expansion))
         tree.tokens += len(ids) - given
         self.counters.tokens += len(ids) - given
-        self.device.fed += len(ids) - 1  # its last token is fed when somebody continues it
+        self.device.fed += len(ids) - 1  # its last token is fed when a value head rates it, or somebody continues it
         depth = tree.nodes[parent].depth + 1
         return read_step(
             ids,

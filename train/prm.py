@@ -5,6 +5,10 @@
 Trained on D_process, good and bad paths alike: point-wise on each step's value Q/N (soft labels), or pair-wise on
 siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy with a scalar head,
 and is read as it is trained: at the last token of every step. Trees of every tenth problem are held out.
+
+With `prm.weights: policy` the head alone is trained, on the states of the policy as SFT left it, and the checkpoint
+holds the head alone. RL scores steps with these states; for the policy that RL makes of it, which the next search uses,
+the stage `head` fits another.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from o1coder_jax import losses
 from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import host_copy, row_shards, shard_rows
-from o1coder_jax.prm import label_metrics, score_tokens
+from o1coder_jax.prm import fresh_head, label_metrics, score_tokens
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
 from o1coder_jax.transformer import Transformer
 from train.data import (
@@ -36,6 +40,7 @@ from train.data import (
     padded_batch,
     round_up,
 )
+from train.run import Stage
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
@@ -48,6 +53,8 @@ class PRMConfig:
     """The reward model's training.
 
     Attributes:
+      weights: `own`, a decoder that starts as the policy and is trained; or `policy`, a head on the policy's states,
+        which a search reads from the policy's own pages. A head alone wants a higher learning rate.
       objective: `pointwise` (soft labels) or `pairwise` (siblings whose values differ by `margin` at least).
       updates: per iteration.
       margin: of a pair, in units of value.
@@ -56,6 +63,7 @@ class PRMConfig:
         adapter as well, so that both share it; otherwise it is the policy as fine-tuning left it.
     """
 
+    weights: Literal["own", "policy"] = "own"
     objective: Literal["pointwise", "pairwise"] = "pointwise"
     updates: int = 120
     margin: float = 0.1
@@ -66,6 +74,8 @@ class PRMConfig:
     def __post_init__(self) -> None:
         if self.updates < 1:
             raise UserError(f"prm.updates is {self.updates}; it must be at least 1")
+        if self.weights == "policy" and self.adapter is not None:
+            raise UserError("prm.weights is policy, which trains a head alone; leave prm.adapter out, or set it to own")
         if not 0 < self.margin <= 1:
             raise UserError(f"prm.margin is {self.margin}; it must lie in (0, 1]")
         if self.objective == "pairwise" and self.batch.rows % 2:
@@ -175,39 +185,52 @@ def held_out_metrics(
 
 def run(session: Session, iteration: int) -> None:
     """Trains the reward model on all of D_process; the result is the checkpoint `prm-NNN`."""
-    config, names = session.config.prm, StageName(iteration)
-    session.require(names("sft"), f"train.sft --iteration {iteration}")
-    with session.run.stage_scope(names("prm")) as stage:
-        records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
-        training = [record for record in records if not held_out(record)]
-        start = session.trainable(f"sft-{iteration:03d}", config.adapter, role="prm").with_head(session.mesh)
+    session.require(StageName(iteration)("sft"), f"train.sft --iteration {iteration}")
+    with session.run.stage_scope(StageName(iteration)("prm")) as stage:
+        train(session, stage, iteration, policy=f"sft-{iteration:03d}", name="prm")
+
+
+def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: str) -> None:
+    """Trains a reward model, or a head, on all of D_process, from a checkpoint of the policy to `NAME-NNN`."""
+    config = session.config.prm
+    records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+    training = [record for record in records if not held_out(record)]
+    if config.weights == "policy":
+        states = session.load_policy(policy)
+        graph, weights = fresh_head(states)
+    else:
+        start = session.trainable(policy, config.adapter, role="prm").with_head(session.mesh)
         graph, weights = start.graph, start.weights
-        seed = session.config.seed + iteration
-        own = session.own_slice(config.batch.rows)
-        if config.objective == "pointwise":
-            examples = pointwise_examples(training, config.batch.length)
-            count, objective = len(examples), Objective.of(losses.prm_pointwise)
-            batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
-        else:
-            pairs = pair_examples(training, config.margin)
-            examples = [one for pair in pairs for one in pair]
-            count, objective = len(pairs), Objective.of(losses.prm_pairwise)
-            batches = pair_batches(pairs, config.batch, seed, own) if pairs else None
-        too_long = sum(path_tokens(record) > config.batch.length for record in training)
-        stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
-        if batches is None:
-            print(f"{names('prm')}: skipped, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
-        else:
-            trainer = Trainer(
-                graph, weights, objective, config.optimizer, session.mesh, updates=config.updates, seed=seed
-            )
-            kept = session.kept(stage, "updates", examples)
-            with stage.progress(config.updates, "updates") as bar:
-                stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
-            weights = trainer.weights
-        judged = [record for record in records if held_out(record) and record.iteration == iteration]
-        stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
-        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights, start)
+    seed = session.config.seed + iteration
+    own = session.own_slice(config.batch.rows)
+    if config.objective == "pointwise":
+        examples = pointwise_examples(training, config.batch.length)
+        count, objective = len(examples), Objective.of(losses.prm_pointwise)
+        batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
+    else:
+        pairs = pair_examples(training, config.margin)
+        examples = [one for pair in pairs for one in pair]
+        count, objective = len(pairs), Objective.of(losses.prm_pairwise)
+        batches = pair_batches(pairs, config.batch, seed, own) if pairs else None
+    too_long = sum(path_tokens(record) > config.batch.length for record in training)
+    stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
+    if batches is None:
+        skipped = f"{StageName(iteration)(name)}: skipped"
+        print(f"{skipped}, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
+    else:
+        trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates, seed=seed)
+        kept = session.kept(stage, "updates", examples)
+        with stage.progress(config.updates, "updates") as bar:
+            stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
+        weights = trainer.weights
+    judged = [record for record in records if held_out(record) and record.iteration == iteration]
+    stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
+    checkpoint = f"{name}-{iteration:03d}"
+    if config.weights == "policy":
+        head = nnx.filter_state(weights, nnx.Param)
+        stage.result["weights"] = session.save_model(checkpoint, head, head_of=states.fingerprint)
+    else:
+        stage.result["weights"] = session.save_model(checkpoint, weights, start)
 
 
 if __name__ == "__main__":

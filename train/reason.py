@@ -5,8 +5,9 @@
 Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
 `process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). The trees themselves go to
 `trees.jsonl`. Trees that have ended survive a kill: the same command grows only the others. With `search.value_weight`
-above 0, or a baseline that ranks by it, the process reward model of the round before takes part; in the first round
-there is none: its weight is 0, and paths are ranked by likelihood.
+above 0, or a baseline that ranks by it, the process reward model of the round before takes part, or with `prm.weights:
+policy` the value head that was fitted on the policy at the end of that round; in the first round there is none: its
+weight is 0, and paths are ranked by likelihood.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import dataclasses
 
 from o1coder_jax.estimates import mean
 from o1coder_jax.hosts import barrier, gather
-from o1coder_jax.prm import RewardModel
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of
+from search.models import load_rater
 from search.store import StoredTree
 from search.waves import Search
 from train.session import Session, StageName, policy_name, policy_stage
@@ -28,10 +29,13 @@ def run(session: Session, iteration: int) -> None:
     """Searches all self-play problems with the policy of the last iteration."""
     names = StageName(iteration)
     session.require(*policy_stage(iteration - 1))
-    config, reward_model = settings_of(session, iteration)
+    config, rater = settings_of(session, iteration)
     problems = session.parts.selfplay
     with session.run.stage_scope(names("search")) as stage, stage.progress(len(problems), "trees") as bar:
-        policy = session.load_policy(policy_name(iteration - 1))
+        policy, reward_model = session.load_policy(policy_name(iteration - 1)), None
+        if rater:
+            policy, reward_model = load_rater(session.run.checkpoint(rater), policy, session.mesh)
+        rated_by = reward_model.fingerprint if reward_model is not None else policy.head
         provenance = provenance_of(
             session.config.name,
             iteration,
@@ -39,7 +43,7 @@ def run(session: Session, iteration: int) -> None:
             policy=policy.fingerprint,
             tokenizer=policy.tokenizer.fingerprint,
             seed=session.config.seed,
-            reward_model=reward_model.fingerprint if reward_model is not None else "",
+            reward_model=rated_by,
         )
         path = stage.underway("trees.jsonl")
         with contextlib.closing(FinishedTrees(path, problems, provenance, replace=True)) as finished:
@@ -89,7 +93,7 @@ def run(session: Session, iteration: int) -> None:
             "tokens_generated": sum(tree.tokens for tree in trees),
             "kept_share": kept_tokens / max(places, 1),
             "waves": search.counters.waves,
-            "reward_model": reward_model.fingerprint if reward_model is not None else None,
+            "reward_model": rated_by or None,
             "value_weight": config.value_weight,
             "tokens_rated": rated,
             "truncated_prompts": search.truncated_prompts,
@@ -104,21 +108,21 @@ def run(session: Session, iteration: int) -> None:
         stage.log(iteration, **numbers, sync_seconds=session.sync_seconds())
 
 
-def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, RewardModel | None]:
-    """The settings of a round of search, and the process reward model that they ask for."""
+def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, str]:
+    """The settings of a round of search, and the checkpoint of what rates its steps; empty where nothing does."""
     config = session.config.search.resolved()
     rated = config.baseline.rated
     if not (config.value_weight or rated):
-        return config, None
+        return config, ""
     if iteration == 1:
         instead = "search.baseline.ranking is likelihood" if rated else "search.value_weight is 0"
         print(f"001-search: there is no process reward model yet; {instead} in this round", flush=True)
         baseline = dataclasses.replace(config.baseline, ranking="likelihood") if rated else config.baseline
-        return dataclasses.replace(config, value_weight=0.0, baseline=baseline), None
+        return dataclasses.replace(config, value_weight=0.0, baseline=baseline), ""
     before = iteration - 1
-    session.require(StageName(before)("prm"), f"train.prm --iteration {before}")
-    graph, weights, print_of = session.load_model(f"prm-{before:03d}", value_head=True)
-    return config, RewardModel(*session.sampler(graph, weights), print_of)
+    stage = "head" if session.config.prm.weights == "policy" else "prm"
+    session.require(StageName(before)(stage), f"train.{stage} --iteration {before}")
+    return config, f"{stage}-{before:03d}"
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_places
 from o1coder_jax.stored import Model
 from sandbox.pool import Submission
+from search.models import load_head
 from train.data import Example, example, padded_batch, round_up
 from train.meter import Meter
 from train.prm import score_sequences
@@ -184,6 +185,15 @@ def minibatches(
             yield batch | {"reference": scores}
 
 
+def scorer(session: Session, iteration: int) -> tuple[nnx.GraphDef[Any], Any]:
+    """What gives steps their process rewards: the reward model, or a head on the policy's frozen states."""
+    if session.config.prm.weights == "own":
+        return session.load_model(f"prm-{iteration:03d}", value_head=True)[:2]
+    policy = session.load_policy(f"sft-{iteration:03d}")
+    rated = load_head(session.run.checkpoint(f"prm-{iteration:03d}"), policy, session.mesh)
+    return rated.graph, rated.weights
+
+
 def run(session: Session, iteration: int) -> None:
     """Improves the policy after SFT; the result is the checkpoint `policy-NNN`."""
     config, names = session.config.rl, StageName(iteration)
@@ -198,7 +208,7 @@ def run(session: Session, iteration: int) -> None:
         if not problems:
             print(f"{names('rl')}: skipped, the test case generator wrote no test that can be used", flush=True)
         start = session.trainable(f"sft-{iteration:03d}", session.config.policy.adapter, role="policy")
-        graph, judge, _ = session.load_model(f"prm-{iteration:03d}", value_head=True)
+        judge = scorer(session, iteration)
         rng = random.Random(f"{session.config.seed} rl {iteration}")
         steps = config.updates * config.epochs * -(-config.problems * config.samples // config.minibatch)
         objective = Objective.of(losses.policy_gradient, clip=config.clip)
@@ -217,9 +227,7 @@ def run(session: Session, iteration: int) -> None:
             policy = Policy(*session.sampler(trainer.graph, trainer.weights), session.tokenizer, "")
             chosen = rng.sample(problems, min(config.problems, len(problems)))
             weight = config.phi.weight(t)
-            sampled = sample_round(
-                session, policy, (graph, judge), chosen, tests, weight=weight, salt=1000 * iteration + update
-            )
+            sampled = sample_round(session, policy, judge, chosen, tests, weight=weight, salt=1000 * iteration + update)
             del policy  # and with it a copy of the weights, before the update
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
             examples, metrics = round_examples(sampled)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import run_command
-from train import bootstrap, evaluate, prm, reason, rl, sft, tcg
+from train import bootstrap, evaluate, head, prm, reason, rl, sft, tcg
 from train.config import Config
 from train.session import Session, StageName
 from train.summary import print_table, summarise
@@ -31,6 +31,8 @@ def loop(session: Session) -> None:
         step(session, name("sft"), "step 3 of 6: fine-tune the policy on verified paths", sft.run, i)
         step(session, name("prm"), "step 4 of 6: train the process reward model", prm.run, i)
         step(session, name("rl"), "step 5 of 6: improve the policy by RL", rl.run, i)
+        if session.config.prm.weights == "policy":
+            step(session, name("head"), "the value head, on the policy of the next search", head.run, i)
         step(session, name("evaluate"), "held-out problems", evaluate.run, i)
         summary = summarise(session)
         session.run.write_summary(summary)

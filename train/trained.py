@@ -13,7 +13,7 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Problem, read_problems
 from o1coder_jax.vocabulary import Vocabulary
-from search.models import load_policy, load_reward_model
+from search.models import load_policy, load_rater
 from train.config import Config, load_config
 from train.session import PARTS, load_tokenizer, tokenizer_path
 
@@ -38,8 +38,9 @@ class Trained:
     def policy(self, name: str) -> Policy:
         return load_policy(self._checkpoint(name), self.tokenizer, self.mesh)
 
-    def reward_model(self, name: str) -> RewardModel:
-        return load_reward_model(self._checkpoint(name), self.tokenizer, self.mesh)
+    def rater(self, name: str, policy: Policy) -> tuple[Policy, RewardModel | None]:
+        """The policy with its own value head, or a reward model beside it, as the checkpoint has it."""
+        return load_rater(self._checkpoint(name), policy, self.mesh)
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / "checkpoints" / name

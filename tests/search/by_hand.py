@@ -13,7 +13,7 @@ import numpy as np
 
 from o1coder_jax.mesh import row_shards, shard_rows
 from search import forest
-from search.device import Device
+from search.device import Device, empty_plan
 from search.engine import Sizes
 from tests.search.scripted import PIECES
 
@@ -30,17 +30,20 @@ class ByHand(Device):
 
     def __init__(self, policy, reward_model, config, mesh):
         self.policy, self.reward_model, self.config, self.mesh = policy, reward_model, config, mesh
+        self.own_head = bool(policy.head) and reward_model is None
+        self.keeps_states = self.own_head or config.expansions > 1
         self.parts = row_shards(mesh)
         self.trees = config.trees
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
         self.sizes = Sizes.of(config, self.parts, nodes)
         self.fed = self.rated = self.turns = 0
         self.headers = []
-        shape = (config.trees, nodes, config.samples, config.window, config.rollouts)
+        shape = (config.trees, nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest = shard_rows(mesh, forest.empty(*shape))
         places = self.sizes.pages * config.page_tokens
         self.pool = [[None] * places for _ in range(self.parts)]
         self.rated_pool = [[None] * places for _ in range(self.parts)]
+        self.states = [[None] * self.sizes.pages for _ in range(self.parts)]  # of a page: the path to a node's end
         self.paths = [{} for _ in range(self.parts)]
         self.rows = [[((), [], 0)] * self.sizes.rows for _ in range(self.parts)]  # path, step, tokens drawn
 
@@ -56,6 +59,8 @@ class ByHand(Device):
             for piece in part:
                 path = self._read(self.pool[d], piece, closed=False)
                 self.fed += len(piece.tokens) - piece.open
+                for end in piece.ends:
+                    self.states[d][piece.places[end] // self.config.page_tokens] = path[: piece.start + end + 1]
                 if self.reward_model is not None:
                     assert self._read(self.rated_pool[d], piece, closed=True)[: len(path)] == path
                     self.rated += len(piece.tokens)
@@ -67,6 +72,18 @@ class ByHand(Device):
                 path = self._read(self.rated_pool[d], piece, closed=True)
                 out[d, i] = zlib.crc32(repr(path).encode()) / 2**32
                 self.rated += len(piece.tokens)
+        return out
+
+    def value(self, rows, pieces):
+        out = np.zeros((self.parts, self.sizes.rows))
+        for d, part in enumerate(pieces):
+            for row, piece in zip(rows[d], part, strict=True):
+                path, step, drawn = self.rows[d][row]
+                assert tuple(piece.tokens) == tuple(step[:drawn])
+                if piece.places:
+                    self.states[d][piece.places[-1] // self.config.page_tokens] = (*path, *step)
+                out[d, row] = zlib.crc32(repr((*path, *step)).encode()) / 2**32
+                self.fed += 1
         return out
 
     def _read(self, pool, piece, *, closed):
@@ -88,10 +105,10 @@ class ByHand(Device):
 
     def wave(self, parts, now):
         for d, part in enumerate(parts):
-            plan = {name: array[d] for name, array in self._empty_plan().items()}
-            opened = part.opened
+            plan = {name: array[d] for name, array in empty_plan(self.config, self.sizes, self.parts).items()}
+            opened, fed = part.opened, part.fed
             part.fill(plan, now)
-            self.fed += part.opened - opened
+            self.fed += part.fed - fed
             self._keep(d, plan)
             for i, slot in enumerate(plan["slot"][: part.opened - opened].tolist()):
                 self.paths[d][slot] = self._open(d, plan, i)
@@ -116,9 +133,14 @@ class ByHand(Device):
         for page, filled in zip(plan["table"][i], plan["filled"][i], strict=True):
             for offset in range(filled):
                 path = follow(path, self.pool[d][page * size + offset])
-        path = (*path, int(plan["last"][i]))
+        place, page = plan["last_place"][i, 0], plan["end_page"][i]
+        if plan["last_path_place"][i] >= self.config.path_pages * size:
+            assert self.states[d][page] == path
+        else:
+            assert place // size == page
+            path = (*path, int(plan["last"][i]))
+            self.pool[d][place] = self.states[d][page] = path
         assert len(path) == plan["length"][i]
-        self.pool[d][plan["last_place"][i, 0]] = path
         return path
 
     def _drawn(self):

@@ -36,7 +36,7 @@ class OracleNode:
     prior: float = 0.0
     value: float = 0.0
     slots: list[int | None] = field(default_factory=list)  # children, None where a candidate was merged away
-    expanded: bool = False
+    drawn: int = 0
     closed: bool = False
     visits: int = 0
     total: float = 0.0
@@ -47,6 +47,10 @@ class OracleNode:
     @property
     def children(self) -> list[int]:
         return [child for child in self.slots if child is not None]
+
+    @property
+    def expanded(self) -> bool:
+        return self.drawn > 0
 
     @property
     def passed(self) -> int:
@@ -62,6 +66,7 @@ class Oracle:
       expand: for a node's number, its candidates in order, None for one that was merged away.
       judge: for a terminal's number, its reward.
       window: W; `value_weight`: of a leaf's value against the verdict.
+      expansions, widening: how often a node may be expanded at most, and c of 1 + c sqrt(N).
       starts: whether another rollout may start; asked whenever there is something new.
     """
 
@@ -73,11 +78,14 @@ class Oracle:
     window: int = 1
     value_weight: float = 0.0
     starts: Callable[[], bool] = lambda: True
+    expansions: int = 1
+    widening: float = 0.0
     nodes: list[OracleNode] = field(default_factory=lambda: [OracleNode(-1)])
     done: int = 0
     asked: list[int] = field(default_factory=list)
     _missing: deque[tuple[int, int | None]] = field(default_factory=deque)
     _allowed: bool = True
+    _each: int = 0
 
     def grow(self) -> Oracle:
         while True:
@@ -97,10 +105,19 @@ class Oracle:
     def _rollout(self) -> None:
         node, leaf = 0, None
         while not self.nodes[node].terminal and (self.value_weight < 1 or leaf is None):
-            adds = not self.nodes[node].expanded
-            if adds:
-                self._attach(node)
-            node = self._choose(node)
+            adds = not self.nodes[node].expanded or (leaf is None and self._widens(node))
+            if adds and not self._attach(node):
+                if self._all_closed(node):  # drawn in vain: there is nothing here, begin again
+                    self.nodes[node].drawn = self.expansions
+                    for passed in self.path(node):
+                        self._close(self.nodes[passed])
+                    if self.nodes[0].closed:
+                        return
+                    node = 0
+                continue
+            # What a rollout adds first is what it goes to.
+            old = self.nodes[node].slots[: -self._each] if adds and leaf is None else []
+            node = self._choose(node, without=old)
             if adds and leaf is None:
                 leaf = node
         if self.nodes[node].terminal:
@@ -109,14 +126,26 @@ class Oracle:
             self._back_up(self.path(node), self.nodes[node].value)
         self.done += 1
 
-    def _attach(self, node: int) -> None:
+    def _all_closed(self, node: int) -> bool:
+        return all(self.nodes[child].closed for child in self.nodes[node].children)
+
+    def _widens(self, node: int) -> bool:
+        """Progressive widening: 1 + c sqrt(N) expansions, another when nothing is open below, up to the bound."""
+        number, passed = self.nodes[node].drawn, self.nodes[node].passed
+        more = self._all_closed(node) or number < 1 + self.widening * math.sqrt(passed)
+        return number < self.expansions and more
+
+    def _attach(self, node: int) -> bool:
+        """Expands a node; says whether that gave it a child."""
         candidates = self.expand(node)
+        self._each = len(candidates)
         for new in candidates:
             self.nodes[node].slots.append(None if new is None else len(self.nodes))
             if new is not None:
                 self.nodes.append(OracleNode(node, new.terminal, new.prior, new.value))
-        self.nodes[node].expanded = True
+        self.nodes[node].drawn += 1
         self._allowed = self.starts()
+        return any(new is not None for new in candidates)
 
     def _reach(self, node: int, leaf: int | None) -> None:
         if self.config.reselect and self.nodes[node].judged:
@@ -155,17 +184,18 @@ class Oracle:
             self.nodes[passed].total += reward
 
     def _close(self, node: OracleNode) -> None:
-        node.closed = node.terminal or (node.expanded and all(self.nodes[child].closed for child in node.children))
+        below = all(self.nodes[child].closed for child in node.children)
+        node.closed = node.terminal or (node.drawn >= self.expansions and below)
 
     # The rules.
 
-    def _choose(self, number: int) -> int:
+    def _choose(self, number: int, *, without: Sequence[int | None] = ()) -> int:
         node = self.nodes[number]
-        able = [child for child in node.children if not self.nodes[child].closed]
+        able = [child for child in node.children if not self.nodes[child].closed and child not in without]
         if self.config.rule == "uct":
             unvisited = [child for child in able if not self.nodes[child].passed]
             if unvisited:
-                chance = _uniform(self.seed, self.done, number, width=len(node.slots))
+                chance = _uniform(self.seed, self.done, number, width=self._each * self.expansions)
                 return max(unvisited, key=lambda child: chance[node.slots.index(child)])
             return max(able, key=lambda child: self._uct(node, self.nodes[child]))
         if self.config.rule == "puct":

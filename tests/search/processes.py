@@ -1,6 +1,7 @@
 """One of several programs, `INDEX COUNT PORT KIND`, that share four virtual devices: prints its own trees as JSON.
 
-KIND is `scripted`, or `model`: another random decoder, and a process reward model that takes part.
+KIND is `scripted`; `model`: another random decoder, and a process reward model that takes part; or `head`: the scripted
+decoder with a value head.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from o1coder_jax.prm import RewardModel
 from search.device import Device
 from search.tree import Tree
 from search.waves import Search
-from tests.search.scripted import CONFIG, PIECES, PROBLEMS, instant, policy
+from tests.search.scripted import CONFIG, PIECES, PROBLEMS, head, instant, policy
 from tests.tiny import SHAPE, decoder
 
 SMALL = dataclasses.replace(CONFIG, pages=4 * (CONFIG.path_pages + 1))
@@ -31,13 +32,21 @@ DEVICES = 4
 
 
 def nodes(tree: Tree) -> list[list[object]]:
-    return [[n.parent, list(n.tokens), n.ended, n.visits, n.value, n.log_probability] for n in tree.nodes]
+    return [
+        [n.parent, list(n.tokens), n.ended, n.visits, n.value, n.opinion or 0.0, n.log_probability] for n in tree.nodes
+    ]
 
 
 def scripted(mesh: Mesh) -> Search:
     coder = policy()
     coder = dataclasses.replace(coder, weights=replicate(mesh, coder.weights))
     return Search(coder, PROBLEMS[:7], instant, SMALL, mesh, seed=0, iteration=1)
+
+
+def headed(mesh: Mesh) -> Search:
+    coder = policy()
+    coder = dataclasses.replace(coder, weights=replicate(mesh, coder.weights))
+    return Search(head().on(coder), PROBLEMS[:7], instant, RATED, mesh, seed=0, iteration=1)
 
 
 def modelled(mesh: Mesh) -> Search:
@@ -76,7 +85,7 @@ def main(index: int, count: int, port: int, kind: str) -> None:
         jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
     mesh = make_mesh(MeshConfig())
     # One more problem than is a multiple of the parts, so that one process is done before the other.
-    found = grown({"scripted": scripted, "model": modelled}[kind](mesh))
+    found = grown({"scripted": scripted, "model": modelled, "head": headed}[kind](mesh))
     json.dump({"devices": len(jax.devices()), **found}, sys.stdout)
 
 

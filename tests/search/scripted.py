@@ -15,10 +15,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.policy import Policy
+from o1coder_jax.prm import ValueHead
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
 from o1coder_jax.stopping import Stops, stop_ids
+from o1coder_jax.transformer import ModelConfig
 from search.config import SearchConfig
 from search.selection import SelectionConfig
 from search.tree import Tree
@@ -56,7 +58,7 @@ class PhraseTokenizer:
         return "".join(PIECES[i] for i in ids)
 
 
-def policy(seed: int = 8) -> Policy:
+def policy(seed: int = 8, shape: ModelConfig = SHAPE) -> Policy:
     """A decoder that mostly keeps to the grammar: a table of what follows what, blurred by its random layers."""
     follows = np.full((len(PIECES), len(PIECES)), -1.5)
     for before, after, score in [
@@ -66,13 +68,20 @@ def policy(seed: int = 8) -> Policy:
         (_CODE, _END, 3.5),
     ]:
         follows[np.ix_(before, after)] = score
-    model = decoder(dataclasses.replace(SHAPE, tied_embeddings=False), len(PIECES), seed=seed)
+    model = decoder(dataclasses.replace(shape, tied_embeddings=False), len(PIECES), seed=seed)
     # Rows of length sqrt(D) at right angles: the last token can be read off the state that it is added to.
     basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(SHAPE.width, SHAPE.width)))[0][: len(PIECES)]
     model.embedding[...] = jnp.asarray(basis * SHAPE.width**0.5, jnp.float32)
     model.projection[...] = jnp.asarray(basis.T @ follows / SHAPE.width**0.5, jnp.float32)
     graph, weights = nnx.split(model)
     return Policy(graph, weights, PhraseTokenizer(), f"random-{seed}")
+
+
+def head(seed: int = 1, *, of: str = "random-8") -> ValueHead:
+    """Opinions of that policy, by its own states."""
+    rng = np.random.default_rng(seed)
+    weights = {"value": jnp.asarray(rng.normal(size=SHAPE.width), jnp.float32), "value_bias": jnp.asarray(0.1)}
+    return ValueHead(weights, f"head-{seed}", of)
 
 
 def problem(number: int) -> Problem:

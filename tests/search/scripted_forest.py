@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from o1coder_jax.sampling import fold, seed_for
 from search.forest import Forest, Growth, empty, nodes_needed, plant
 from search.rollouts import Orders, Rules, move
 from search.selection import SelectionConfig
+from search.widening import ONCE, Widening
 from tests.search.oracle import Candidate, Oracle
 
 
@@ -30,10 +31,11 @@ class Case:
     width: int = 3
     depth: int = 4
     rollouts: int = 20
+    widening: Widening = ONCE
 
     @property
     def rules(self) -> Rules:
-        return Rules(self.rollouts, self.window, self.value_weight, self.selection)
+        return Rules(self.rollouts, self.window, self.value_weight, self.selection, self.widening)
 
     @property
     def nodes(self) -> int:
@@ -44,7 +46,8 @@ class Case:
 
     def __str__(self) -> str:
         kind = f"reselect-{self.selection.rule}" if self.selection.reselect else self.selection.rule
-        return f"{kind}-{self.selection.schedule}-W{self.window}-v{self.value_weight}-K{self.width}"
+        wide = f"E{self.widening.expansions}" if self.widening.expansions > 1 else ""
+        return f"{kind}-{self.selection.schedule}-W{self.window}-v{self.value_weight}-K{self.width}{wide}"
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Script:
     number: int
     case: Case
     paths: list[tuple[int, ...]] = field(default_factory=lambda: [()])
+    times: Counter[int] = field(default_factory=Counter)
     solved: bool = False
     drawn: int = 0
 
@@ -73,16 +77,17 @@ class Script:
         return self.drawn < self.budget and not (self.stops_when_solved and self.solved)
 
     def candidates(self, node: int) -> list[Candidate | None]:
-        path = self.paths[node]
-        rng = random.Random(f"{self.number} {path}")
+        path, time = self.paths[node], self.times[node]
+        self.times[node] += 1
+        rng = random.Random(f"{self.number} {path} {time}")
         out: list[Candidate | None] = []
         for slot in range(self.case.width):
-            merged = slot > 0 and rng.random() < self.merged
+            merged = slot + time > 0 and rng.random() < self.merged
             terminal = len(path) + 1 >= self.case.depth or rng.random() < self.terminal
             new = Candidate(terminal, rng.uniform(-3, 0), rng.randrange(65) / 64)
             out.append(None if merged else new)
             if not merged:
-                self.paths.append((*path, slot))
+                self.paths.append((*path, time * self.case.width + slot))
         self.drawn += 1
         return out
 
@@ -96,7 +101,7 @@ class Script:
         case = self.case
         return Oracle(
             seed, case.rollouts, case.selection, self.candidates, self.reward, case.window, case.value_weight,
-            self.may_start,
+            self.may_start, case.widening.expansions, case.widening.weight,
         ).grow()  # fmt: skip
 
 
@@ -119,6 +124,10 @@ class Host:
         return now if self.late is None else now + self.late.randrange(6)
 
 
+def _empty(case: Case, trees: int) -> Forest:
+    return empty(trees, case.nodes, case.width * case.widening.expansions, case.window)
+
+
 def grow_forest(case: Case, numbers: Sequence[int], *, late: int | None = None) -> tuple[Forest, list[Host]]:
     """Grows the trees of some scripts side by side, as `search/waves.py` does.
 
@@ -127,7 +136,7 @@ def grow_forest(case: Case, numbers: Sequence[int], *, late: int | None = None) 
     rng = None if late is None else random.Random(late)
     hosts = [Host(Script(number, case), rng) for number in numbers]
     everyone = jnp.ones(len(hosts), bool)
-    forest = plant(empty(len(hosts), case.nodes, case.width, case.window), everyone, jnp.asarray(case.seeds(numbers)))
+    forest = plant(_empty(case, len(hosts)), everyone, jnp.asarray(case.seeds(numbers)))
     seen = jax.device_get(forest)
     for now in range(10_000):
         forest = turn(forest, _orders(hosts, seen, now), rules=case.rules)
@@ -146,7 +155,7 @@ def grow_forest(case: Case, numbers: Sequence[int], *, late: int | None = None) 
 
 
 def _orders(hosts: Sequence[Host], seen: Forest, now: int) -> Orders:
-    trees, width = len(hosts), seen.children.shape[2]
+    trees, width = len(hosts), hosts[0].script.case.width
     settles, counted, starts, which = np.zeros((4, trees), bool)
     reward = np.zeros(trees, np.float32)
     fresh, terminal = np.zeros((2, trees, width), bool)
@@ -181,7 +190,8 @@ def check(forest: Forest, case: Case) -> None:
             below = children[n][children[n] != Forest.NONE]
             assert visits[below].sum() <= visits[n]
             assert pending[below].sum() <= pending[n]
-            assert closed[n] == (closed[below].all() and not case.selection.reselect)
+            last = forest.drawn[t, n] >= case.widening.expansions
+            assert closed[n] == (closed[below].all() and last and not case.selection.reselect)
         if case.window > 1:
             assert pending[0] == forest.asked[t] - forest.settled[t]
         assert 0 <= forest.asked[t] - forest.settled[t] <= case.window

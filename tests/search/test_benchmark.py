@@ -42,6 +42,10 @@ def test_tokens_that_a_search_computed_are_the_unique_ones():
     search = Search(policy, scripted.problems(5), benchmark.instant, config, mesh, seed=0, iteration=0)
     trees = list(search)
     assert search.counters.fed == benchmark.unique_tokens(trees).policy
+    headed = scripted.with_head(policy)
+    rated = Search(headed, scripted.problems(5), benchmark.instant, config, mesh, seed=0, iteration=0)
+    assert benchmark.same_trees([*rated], trees)
+    assert rated.counters.fed == benchmark.unique_tokens(trees).reward_model
     steps = [node for tree in trees for node in tree.nodes[1:]]
     assert sum(node.ended == "malformed" for node in steps) < len(steps) / 4
     assert {Action.DEFINE, Action.REFINE, Action.CODE} <= {node.action for node in steps}

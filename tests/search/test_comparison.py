@@ -9,6 +9,7 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, Verdict
+from search.compare import MOST_PATHS, most_rollouts
 from search.comparison import CompareConfig, Outcome, Row, answer, changed, interval, summary, table
 from search.config import BaselineConfig, SearchConfig
 from search.tree import Node, Tree
@@ -39,6 +40,19 @@ def tree(*programs: tuple[str, int | None]) -> Tree:
 )
 def test_answer_is_the_first_accepted_or_the_best(programs, expected):
     assert answer(tree(*programs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (SearchConfig(), 8),
+        (SearchConfig(samples=1, expansions=16, widening=2.0), 32),
+        (SearchConfig(preset="paper", expansions=16, widening=2.0), 8),  # a preset that does not widen
+        (SearchConfig(baseline=BaselineConfig(kind="best_of_n"), expansions=16), MOST_PATHS),
+    ],
+)
+def test_methods_that_widen_may_take_more_rollouts_within_their_tokens(settings, expected):
+    assert most_rollouts(settings, 8) == expected
 
 
 def test_interval_of_two_problems_by_hand():

@@ -14,6 +14,7 @@ from search.config import SearchConfig
 from search.forest import Forest, Growth, empty, plant
 from search.rollouts import Orders
 from search.selection import SelectionConfig
+from search.widening import Widening
 from tests.search.oracle import Candidate, Oracle
 from tests.search.scripted_forest import Case, Host, Script, grow_forest, turn
 
@@ -30,6 +31,10 @@ CASES = [
     Case(SelectionConfig(rule="gumbel", exploration=1.25)),
     Case(SelectionConfig(rule="gumbel"), window=4, value_weight=0.5, width=8, depth=3, rollouts=30),
     Case(SelectionConfig(rule="gumbel", visit_weight=5.0, value_scale=1.0), window=2, value_weight=1.0),
+    Case(SelectionConfig(), widening=Widening(4)),
+    Case(SelectionConfig(exploration=0.5), window=2, width=1, depth=3, rollouts=30, widening=Widening(8, 2.0)),
+    Case(SelectionConfig(rule="puct", exploration=0.5), window=4, value_weight=0.5, width=2, widening=Widening(5, 0.7)),
+    Case(SelectionConfig(rule="puct"), value_weight=1.0, width=2, depth=3, widening=Widening(3, 1.0)),
     Case(SelectionConfig(reselect=True)),
     Case(SelectionConfig(reselect=True, rule="puct"), window=4, value_weight=0.5, depth=3),
     Case(SelectionConfig(reselect=True, rule="gumbel"), window=2, value_weight=1.0, depth=3),
@@ -62,7 +67,8 @@ def same_tree(forest: Forest, t: int, oracle: Oracle) -> None:
     assert forest.count[t] == count
     for name in ("parent", "terminal", "visits", "total", "closed", "expanded", "pending", "reward", "judged"):
         assert getattr(forest, name)[t, :count].tolist() == [getattr(node, name) for node in nodes], name
-    slots = [[Forest.NONE if s is None else s for s in node.slots or [None] * width] for node in nodes]
+    slots = [[Forest.NONE if s is None else s for s in node.slots] for node in nodes]
+    slots = [row + [Forest.NONE] * (width - len(row)) for row in slots]
     assert forest.children[t, :count].tolist() == slots
     assert (forest.rollouts[t], forest.asked[t]) == (oracle.done, len(oracle.asked))
     assert (forest.parent[t, count:] == Forest.NONE).all()
@@ -138,10 +144,11 @@ def test_the_scripts_cover_every_ending(grown):
     rollouts, closed = grown.forest.rollouts, grown.forest.closed[:, 0]
     full = rollouts == grown.case.rollouts
     stopped = ~full & ~closed
-    assert grown.case.width == 1 or (full.any() and stopped.any())  # with one child there is one path
+    several = grown.case.width * grown.case.widening.expansions > 1
+    assert not several or (full.any() and stopped.any())  # with one child there is one path
     assert closed.any() != grown.case.selection.reselect
     merged = any(None in node.slots for oracle in grown.oracles for node in oracle.nodes)
-    assert merged == (grown.case.width > 1)
+    assert merged == several
 
 
 def test_trees_without_orders_stay_as_they_are():

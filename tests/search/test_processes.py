@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.search.processes import DEVICES, nodes
-from tests.search.scripted import PROBLEMS, grown, policy
+from tests.search.processes import DEVICES, RATED, nodes
+from tests.search.scripted import PROBLEMS, grown, head, policy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -54,7 +55,7 @@ Found = dict[str, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def pair() -> Found:
     """What two processes grew, by kind."""
-    return {kind: run(2, kind) for kind in ("scripted", "model")}
+    return {kind: run(2, kind) for kind in ("scripted", "model", "head")}
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,9 @@ def alone() -> Found:
 def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert sorted(found) == sorted(expected)
     for name, tree in found.items():
-        assert [node[:-1] for node in tree] == [[*node[:-1]] for node in expected[name]]
-        assert [node[-1] for node in tree] == pytest.approx([node[-1] for node in expected[name]], abs=1e-4)
+        assert [node[:4] for node in tree] == [node[:4] for node in expected[name]]
+        for here, there in zip(tree, expected[name], strict=True):
+            assert here[4:] == pytest.approx(there[4:], abs=1e-4)
 
 
 def test_four_devices_grow_the_trees_of_one(alone: Found):
@@ -84,6 +86,12 @@ def test_two_processes_with_two_devices_grow_the_same_trees(alone: Found, pair: 
     names = [problem.id for problem in PROBLEMS[:7]]
     assert sorted(first["trees"]) == sorted(name for i, name in enumerate(names) if i % DEVICES < 2)
     check({**first["trees"], **second["trees"]}, alone["scripted"][0]["trees"])
+
+
+def test_a_value_head_on_two_processes_grows_the_trees_of_one_device(pair: Found):
+    first, second = pair["head"]
+    on_one_device = grown(dataclasses.replace(RATED, pages=0), PROBLEMS[:7], policy=head().on(policy()))
+    check({**first["trees"], **second["trees"]}, {name: nodes(tree) for name, tree in on_one_device.items()})
 
 
 def test_a_model_on_two_processes_grows_the_trees_of_one_within_rounding(alone: Found, pair: Found):
@@ -104,10 +112,10 @@ def test_a_model_on_two_processes_grows_the_trees_of_one_within_rounding(alone: 
     assert tokens > 100 and flipped <= tokens // 100 and largest < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["scripted", "model"])
+@pytest.mark.parametrize("kind", ["scripted", "model", "head"])
 def test_processes_talk_to_each_other_once_a_round(pair: Found, kind: str):
     for found in pair[kind]:
         assert found["waves"] > 10
         assert found["gathers"] == found["turns"] + 1  # the last of them says that all trees are finished
-    if kind == "scripted":  # the pool is small: paths are read again, too
+    if kind != "model":  # the pool is small: paths are read again, too
         assert sum(found["reread"] for found in pair[kind]) > 0

@@ -20,7 +20,18 @@ from search.harvest import Provenance, harvest
 from search.sheets import write_sheet
 from search.store import StoredTree
 from search.tree import Node, Tree
-from tests.search.scripted import CONFIG, PIECES, PROBLEMS, PhraseTokenizer, grown, instant, policy, same, searching
+from tests.search.scripted import (
+    CONFIG,
+    PIECES,
+    PROBLEMS,
+    PhraseTokenizer,
+    grown,
+    head,
+    instant,
+    policy,
+    same,
+    searching,
+)
 from tests.tiny import answer_scores
 
 PENALTY = 1.1
@@ -204,6 +215,13 @@ def test_log_probabilities_are_the_models_given_all_headers(trees, coder):
     for (_, node), expected in zip(steps, scores, strict=True):
         assert node.log_probability == pytest.approx(expected.sum(), abs=1e-4)
         assert node.prior == pytest.approx(node.log_probability / (len(node.tokens) - node.given))
+
+
+def test_value_head_changes_neither_headers_nor_what_was_said(coder, trees):
+    """Paths are then opened from states that were kept."""
+    rated = grown(PUBLISHED, policy=head().on(coder))
+    for tree in trees:
+        same(rated[tree.problem.id], tree)
 
 
 def test_greedy_steps_are_the_likeliest_after_the_penalty(coder):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import yaml
 from flax import nnx
@@ -93,6 +94,38 @@ def test_search_by_itself_and_once_more(config: RunConfig):
     assert run(config) == summary
     with pytest.raises(UserError, match="holds another search"):
         run(dataclasses.replace(config, seed=1))
+
+
+@pytest.fixture(scope="module")
+def head(config: RunConfig) -> Path:
+    """The checkpoint of a value head on that policy."""
+    folder = Path(config.policy).parent / "head"
+    tree = {"value": np.linspace(-1, 1, SHAPE.width, dtype=np.float32), "value_bias": np.float32(0.5)}
+    checkpoint.save(folder, tree, checkpoint.metadata(config.policy) | {"fingerprint": "head", "head_of": "tiny"})
+    return folder
+
+
+@pytest.mark.usefixtures("compiler")
+def test_value_head_takes_the_place_of_a_reward_model(config: RunConfig, head: Path, tmp_path: Path):
+    search = dataclasses.replace(SEARCH, value_weight=0.5)
+    run(dataclasses.replace(config, reward_model=str(head), search=search, out=str(tmp_path)))
+    trees = list(read_trees(tmp_path / "trees.jsonl"))
+    assert {stored.provenance.reward_model for stored in trees} == {"head"}
+    opinions = [node.opinion for stored in trees for node in stored.tree.nodes[1:]]
+    assert len({*opinions}) > 1 and all(0 < opinion < 1 for opinion in opinions)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_value_head_of_another_policy_is_refused(config: RunConfig, head: Path, tmp_path: Path):
+    policy = tmp_path / "other"
+    tree, facts = checkpoint.restore(config.policy), checkpoint.metadata(config.policy)
+    checkpoint.save(policy, tree, facts | {"fingerprint": "other"})
+    tokenizer = str(Path(config.policy).parent.parent / "tokenizer.model")
+    changed = dataclasses.replace(config, policy=str(policy), reward_model=str(head), tokenizer=tokenizer)
+    with pytest.raises(UserError, match="head reads the states of the policy tiny, not those of other"):
+        run(dataclasses.replace(changed, out=str(tmp_path / "out")))
+    with pytest.raises(UserError, match="is the value head of the policy tiny, no model"):
+        run(dataclasses.replace(changed, policy=str(head), out=str(tmp_path / "out")))
 
 
 @pytest.mark.usefixtures("compiler")

@@ -20,7 +20,8 @@ def plan() -> dict[str, np.ndarray]:
     rows, openings = SIZES.turnover, SIZES.openings
     nowhere = SIZES.pages * CONFIG.page_tokens
     shapes = {"kept": (rows,), "row": (rows,), "path": (rows,), "lane": (rows,), "seeds": (rows, 2)}
-    shapes |= dict.fromkeys(("slot", "last", "length", "last_path_place"), (openings,)) | {"last_place": (openings, 1)}
+    shapes |= dict.fromkeys(("slot", "last", "length", "last_path_place", "end_page"), (openings,))
+    shapes |= {"last_place": (openings, 1)}
     shapes |= dict.fromkeys(("table", "filled"), (openings, CONFIG.path_pages))
     return {name: np.zeros(shape, np.int64) for name, shape in shapes.items()} | {
         "kept_places": np.full((rows, CONFIG.step_tokens), nowhere)

@@ -12,10 +12,10 @@ from flax import nnx
 
 from o1coder_jax import losses
 from o1coder_jax.mesh import MeshConfig, make_mesh, replicate
+from o1coder_jax.stored import fingerprint
 from o1coder_jax.transformer import ModelConfig, Transformer
 from train.data import BatchConfig, example, packed_batches
 from train.kept import Kept
-from train.session import fingerprint
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_size=8, mlp_width=16)

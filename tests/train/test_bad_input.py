@@ -232,13 +232,14 @@ def test_full_disk_is_one_line_and_loses_nothing(wee: Path, settings: Path, tmp_
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no small file system can be mounted here: unshare -rm fails")
     copy_run(wee, tmp_path, upto="001-search", name="source")
-    size = sum(path.stat().st_size for path in (tmp_path / "source").rglob("*")) // 1024
+    files = [path for path in (tmp_path / "source").rglob("*") if path.is_file()]
+    size = 4 * sum(1 + path.stat().st_size // 4096 for path in files)  # in whole pages
     disk = tmp_path / "disk"
     disk.mkdir()
     arguments = ["--config", str(TACO), "--config", str(settings), "--runs", str(disk), "--iteration", "1"]
     # Room for the copy and a little more, but not for a checkpoint. What the compiler remembers lies there, too.
     script = (
-        f"mount -t tmpfs -o size={size + 400}k none {disk} && cp -r {tmp_path}/source {disk}/wee && "
+        f"mount -t tmpfs -o size={size + 120}k none {disk} && cp -r {tmp_path}/source {disk}/wee && "
         f'{sys.executable} -m train.sft "$@"; echo $? && ls {disk}/wee/stages'
     )
     done = subprocess.run(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from o1coder_jax import checkpoint
 from tests.train.world import bare_command
 
 METHODS = {
@@ -45,6 +48,21 @@ def test_comparison_reports_every_method_at_equal_tokens(tmp_path: Path, wee: Pa
     assert [row["truncated_prompts"] for row in found["rows"]] == [0, 0, 0] and "were cut" not in text
     assert text in done.out and text.count("| beam |") == 1
     assert sorted(path for path in wee.rglob("*")) == before  # the run is only read
+
+
+def test_value_head_rates_for_the_methods_that_ask(tmp_path: Path, wee: Path):
+    run = tmp_path / "wee"
+    shutil.copytree(wee, run, ignore=shutil.ignore_patterns("tensorboard", ".lock"))
+    facts = checkpoint.metadata(run / "checkpoints" / "policy-001")
+    tree = {"value": np.ones(facts["model"]["width"], np.float32), "value_bias": np.float32(0)}
+    checkpoint.save(run / "checkpoints" / "head-001", tree, facts | {"head_of": facts["fingerprint"]})
+    settings = {"prm": "head-001", "count": 2, "methods": {name: METHODS[name] for name in ("paper", "best")}}
+    done = compare(*write(tmp_path, run, **settings))
+    assert done.status == 0, done.err
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [row["rated_tokens"] for row in found["rows"]] == [0, 0]  # no second pass
+    done = compare(*write(tmp_path, run, **settings, policy="policy-000"))
+    assert done.status == 2 and "use the policy that it was fitted on" in done.err and done.err.count("\n") == 1
 
 
 def test_comparison_tells_of_prompts_that_were_cut(tmp_path: Path, wee: Path):

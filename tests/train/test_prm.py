@@ -163,11 +163,8 @@ def test_one_problem_in_ten_is_held_out():
 
 def test_scores_start_at_one_half(wee: Path, runs: Path):
     with opened(wee, runs, upto="001-sft") as session:
-        policy = session.load_policy("sft-001")
-        graph, weights = prm.with_value_head(
-            policy.graph, policy.weights, session.config.model, session.tokenizer.vocab_size
-        )
-        [scores] = score_sequences(graph, weights, [[5, 6, 7]], session.mesh)
+        start = session.trainable("sft-001", None, role="prm").with_head(session.mesh)
+        [scores] = score_sequences(start.graph, start.weights, [[5, 6, 7]], session.mesh)
         assert scores.tolist() == [0.5] * 3
 
 

@@ -132,7 +132,7 @@ def test_later_rounds_ask_the_reward_model_of_the_round_before(wee: Path, runs: 
 def test_first_round_says_that_there_is_no_reward_model_yet(wee: Path, runs: Path):
     with opened(wee, runs, upto="tcg", search={"value_weight": 0.5}) as session:
         config, model = reason.settings_of(session, 1)
-    assert (config.value_weight, model) == (0.0, None)
+    assert (config.value_weight, model) == (0.0, "")
 
 
 def test_baseline_that_ranks_by_the_reward_model_has_it_from_the_second_round_on(wee: Path, runs: Path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import types
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.stopping import stop_ids
+from o1coder_jax.stored import Model
 from o1coder_jax.transformer import Transformer
 from tests.train.test_step import MODEL, VOCABULARY
 from tests.train.world import opened, read_lines, results
@@ -111,10 +111,13 @@ class FakeSession:
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         return self._prompts[: len(problems)]
 
-    def submit(self, submission: Any) -> Future[Judgement]:
-        future: Future[Judgement] = Future()
-        future.set_result(judgement(Verdict(submission.code)))
-        return future
+    @property
+    def judging(self) -> FakeSession:
+        return self
+
+    def submit_all(self, submissions: Sequence[Any]) -> types.SimpleNamespace:
+        verdicts = [None if one is None else judgement(Verdict(one.code)) for one in submissions]
+        return types.SimpleNamespace(result=lambda: verdicts)
 
 
 def problem(name: str) -> Problem:
@@ -182,7 +185,7 @@ def bandit(reward_of: Any, *, updates: int, clip: ClipConfig) -> list[float]:
     objective = Objective.of(losses.policy_gradient, clip=clip)
     trainer = Trainer(graph, weights, objective, optimizer, mesh, updates=updates)
     config = types.SimpleNamespace(rl=RLConfig(samples=16, minibatch=32))
-    session: Any = types.SimpleNamespace(config=config, graph=graph, mesh=mesh)
+    session: Any = types.SimpleNamespace(config=config, mesh=mesh, own_slice=lambda rows: slice(rows))
     means = []
     for update in range(updates):
         drawn = generate(
@@ -202,7 +205,7 @@ def bandit(reward_of: Any, *, updates: int, clip: ClipConfig) -> list[float]:
         prompts = [[3, 4]] * 16 + [[5, 6]] * 16
         made = Round(paths, prompts, reward, reward, reward, np.ones(reward.shape, bool))
         examples, _ = round_examples(made)
-        for batch in minibatches(session, examples, weights, random.Random(0)) if examples else ():
+        for batch in minibatches(session, examples, Model(graph, weights), random.Random(0)) if examples else ():
             trainer.step(batch)
         means.append(float(reward.mean()))
     return means
@@ -223,11 +226,11 @@ def test_each_path_is_used_once_per_epoch():
     mesh = make_mesh(MeshConfig())
     graph, weights = nnx.split(Transformer(MODEL, VOCABULARY, rngs=nnx.Rngs(0)))
     config = types.SimpleNamespace(rl=RLConfig(minibatch=4, epochs=2))
-    session: Any = types.SimpleNamespace(config=config, graph=graph, mesh=mesh)
+    session: Any = types.SimpleNamespace(config=config, mesh=mesh, own_slice=lambda rows: slice(rows))
     examples = round_examples(sampled([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]))[0]
     tokens = [
         int(row[2])
-        for batch in minibatches(session, examples, replicate(mesh, weights), random.Random(0))
+        for batch in minibatches(session, examples, Model(graph, replicate(mesh, weights)), random.Random(0))
         for row in batch["tokens"]
         if row[2]
     ]

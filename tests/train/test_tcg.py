@@ -7,7 +7,6 @@ import io
 import random
 import types
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +61,16 @@ class FakeSandbox:
         self.config = types.SimpleNamespace(tcg=TCGConfig(suite=2, cases=1))
         self.broken = broken
 
-    def submit(self, submission: Any) -> Future[Judgement]:
-        future: Future[Judgement] = Future()
-        future.set_result(self._judge(submission))
-        return future
+    @property
+    def judging(self) -> FakeSandbox:
+        return self
+
+    def submit_all(self, submissions: Sequence[Any]) -> types.SimpleNamespace:
+        verdicts = [None if one is None else self._judge(one) for one in submissions]
+        return types.SimpleNamespace(result=lambda: verdicts)
+
+    def outputs_all(self, work: Sequence[Any]) -> list[list[tuple[TestResult, Any]]]:
+        return [self._outputs(inputs) if inputs else [] for _, inputs, _ in work]
 
     def judge_all(self, programs: Any, *, hidden: bool = False) -> list[Judgement | None]:
         assert hidden
@@ -74,7 +79,7 @@ class FakeSandbox:
             for one, code in programs
         ]
 
-    def outputs(self, code: str, inputs: Sequence[Any], fn_name: str | None) -> list[tuple[TestResult, Any]]:
+    def _outputs(self, inputs: Sequence[Any]) -> list[tuple[TestResult, Any]]:
         return [
             (TestResult(Verdict.RUNTIME_ERROR), None) if "x" in one else (TestResult(Verdict.ACCEPTED), f"<{one}>")
             for one in inputs
