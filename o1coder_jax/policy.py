@@ -7,8 +7,9 @@ from typing import Any
 
 from flax import nnx
 
+from o1coder_jax.prompts import PLAIN, Prompt
 from o1coder_jax.records import Problem
-from o1coder_jax.steps import END, STEP_BEGIN, STEP_END, render_prompt
+from o1coder_jax.steps import END, STEP_END
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import Vocabulary
@@ -22,22 +23,20 @@ class Policy:
       graph, weights: the two halves of an `nnx.split` Transformer.
       tokenizer: its vocabulary.
       fingerprint: identifies the weights in records.
+      prompt: how it is asked.
     """
 
     graph: nnx.GraphDef[Transformer]
     weights: Any
     tokenizer: Vocabulary
     fingerprint: str
+    prompt: Prompt = PLAIN
 
     def stops(self) -> Stops:
         """Where a step is over."""
         return self.tokenizer.stops((STEP_END, END))
 
 
-def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int) -> tuple[list[int], bool]:
-    """Token ids of the prompt, at most `cap`, and whether the statement was cut to fit."""
-    ids = tokenizer.encode(render_prompt(problem.statement))
-    if len(ids) <= cap:
-        return ids, False
-    tail = tokenizer.encode(f"\n{STEP_BEGIN}")[-cap:]
-    return ids[: cap - len(tail)] + tail, True
+def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int, prompt: Prompt = PLAIN) -> tuple[list[int], bool]:
+    """Token ids of the prompt, and whether the statement was cut so that it takes `cap` with what follows it."""
+    return prompt.encode(tokenizer, problem.statement.strip(), cap)

@@ -70,7 +70,7 @@ class SearchConfig:
       merge_identical: candidates with the same tokens become one child.
       best_code_only: if a candidate is code, the best of these becomes the only child (the published code's way).
       wave_steps: decode steps of a wave.
-      prompt_tokens: longer statements are cut, and counted.
+      prompt_tokens: longer statements are cut, and counted; a prompt file's examples come on top.
       step_tokens: cap of a define or refine step; `code_tokens`: of a code step. A step that reaches its cap is
         closed as truncated.
       page_tokens: tokens in a KV page.

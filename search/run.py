@@ -27,6 +27,7 @@ from o1coder_jax.records import read_problems, write_jsonl
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of, search_key
+from search.harvest import formed_badly, step_counts
 from search.models import load_policy, load_reward_model, tokenizer_of
 from search.store import StoredTree, records_and_pairs
 from search.tree import Tree
@@ -120,6 +121,8 @@ def run(config: RunConfig) -> dict[str, Any]:
         isolation = pool.isolation
     if cut := search.truncated_prompts:
         print(f"{cut} prompts were cut to search.prompt_tokens {config.search.prompt_tokens}", flush=True)
+    if warning := formed_badly(step_counts(trees)):
+        print(warning, flush=True)
     trees.sort(key=lambda tree: tree.number)
     stored = [StoredTree(tree, provenance) for tree in trees]
     records, pairs = records_and_pairs(stored, config.margin)
@@ -129,6 +132,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     summary = {
         "search": key,
         **_totals(trees),
+        **step_counts(trees),
         "process_records": len(records),
         "pairs": len(pairs),
         "kept_share": search.counters.kept / max(search.counters.places, 1),

@@ -16,6 +16,7 @@ from sandbox.pool import SandboxConfig
 from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
+from train.pretrained import PolicyConfig, check_sections
 from train.prm import PRMConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
@@ -40,6 +41,7 @@ class Config:
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -58,6 +60,7 @@ class Config:
             raise UserError(f"iterations is {self.iterations}; it must be at least 1")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
+        check_sections(self)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

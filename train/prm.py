@@ -3,8 +3,9 @@
     python -m train.prm --config configs/tiny.yaml --iteration 1
 
 Trained on D_process, good and bad paths alike: point-wise on each step's value Q/N (soft labels), or pair-wise on
-siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy with a scalar head,
-and is read as it is trained: at the last token of every step. Trees of every tenth problem are held out.
+siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy, or from `prm.checkpoint`,
+with a scalar head, and is read as it is trained: at the last token of every step. Trees of every tenth problem are held
+out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate, row_shards, shard_rows
 from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
-from o1coder_jax.transformer import Transformer
+from o1coder_jax.transformer import ModelConfig, Transformer
+from train import pretrained
 from train.data import BatchConfig, Example, HostBatch, packed_batches, padded_batch, round_up
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
@@ -41,6 +43,7 @@ class PRMConfig:
       updates: per iteration.
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
+      checkpoint: folder of a pretrained model to start from in each round, of the policy's tokenizer; null: the policy.
     """
 
     objective: Literal["pointwise", "pairwise"] = "pointwise"
@@ -48,6 +51,7 @@ class PRMConfig:
     margin: float = 0.1
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         if self.updates < 1:
@@ -158,6 +162,15 @@ def held_out_metrics(
     )
 
 
+def start(session: Session, iteration: int) -> tuple[tuple[nnx.GraphDef[Transformer], Any], ModelConfig]:
+    """What a round's reward model grows from, and its shape: `prm.checkpoint`, or the fine-tuned policy."""
+    if folder := session.config.prm.checkpoint:
+        loaded = pretrained.load(session, folder)
+        return (loaded.graph, replicate(session.mesh, loaded.weights)), loaded.model
+    policy = session.load_policy(f"sft-{iteration:03d}")
+    return (policy.graph, policy.weights), session.config.model
+
+
 def run(session: Session, iteration: int) -> None:
     """Trains the reward model on all of D_process; the result is the checkpoint `prm-NNN`."""
     config, names = session.config.prm, StageName(iteration)
@@ -165,10 +178,8 @@ def run(session: Session, iteration: int) -> None:
     with session.run.stage_scope(names("prm")) as stage:
         records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
         training = [record for record in records if not held_out(record)]
-        policy = session.load_policy(f"sft-{iteration:03d}")
-        graph, weights = with_value_head(
-            policy.graph, policy.weights, session.config.model, session.tokenizer.vocab_size
-        )
+        base, model = start(session, iteration)
+        graph, weights = with_value_head(*base, model, session.tokenizer.vocab_size)
         seed = session.config.seed + iteration
         if config.objective == "pointwise":
             examples = pointwise_examples(training, config.batch.length)
@@ -189,7 +200,7 @@ def run(session: Session, iteration: int) -> None:
             weights = replicate(session.mesh, trainer.weights)
         judged = [record for record in records if held_out(record) and record.iteration == iteration]
         stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
-        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights)
+        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights, model=model)
 
 
 if __name__ == "__main__":

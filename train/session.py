@@ -24,13 +24,15 @@ from o1coder_jax.generate import Sample, generate
 from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
+from o1coder_jax.prompts import Prompts
 from o1coder_jax.records import Judgement, Problem, read_problems
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END
-from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
-from o1coder_jax.transformer import Transformer
+from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.transformer import ModelConfig, Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Outputs, Pool, Submission, submission_for
+from train import pretrained
 from train.progress import Progress
 from train.run import Run, Stage
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from train.config import Config
 
 COMPILED = ".compiled"  # inside the folder of all runs: what XLA compiled, for the next run of the same shapes
+PROMPTS = "prompts.json"  # in a run folder: how its models are asked, where that takes more than a marker
 PARTS = ("training", "selfplay", "validation", "heldout")
 
 
@@ -60,6 +63,7 @@ class Session:
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
+        config = pretrained.resolved(config)
         prepare_cpu(config.mesh)
         mesh = make_mesh(config.mesh)
         check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
@@ -127,11 +131,25 @@ class Session:
 
     @property
     def tokenizer_path(self) -> Path:
-        return tokenizer_path(self.run.folder, self.config.tokenizer)
+        return tokenizer_path(self.run.folder, self.config)
+
+    @property
+    def prompts_path(self) -> Path:
+        return self.run.folder / PROMPTS
+
+    @cached_property
+    def asking(self) -> Prompts:
+        """How the policy and the generator are asked."""
+        return Prompts.load(self.prompts_path)
 
     @cached_property
     def tokenizer(self) -> Vocabulary:
         return load_tokenizer(self.tokenizer_path)
+
+    @cached_property
+    def generator(self) -> pretrained.Speaker:
+        """The test case generator, but for its weights."""
+        return pretrained.generator_of(self)
 
     def part_path(self, part: str) -> Path:
         return self.run.folder / "problems" / f"{part}.jsonl"
@@ -149,7 +167,8 @@ class Session:
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """The policy's prompts as token ids."""
-        return [encode_prompt(self.tokenizer, problem, self.config.search.prompt_tokens)[0] for problem in problems]
+        cap = self.config.search.prompt_tokens
+        return [encode_prompt(self.tokenizer, problem, cap, self.asking.policy)[0] for problem in problems]
 
     def judge_all(
         self, programs: Sequence[tuple[Problem, str | None]], *, hidden: bool = False
@@ -170,14 +189,19 @@ class Session:
         salt: int,
         temperature: float = 1.0,
         answer_tokens: int | None = None,
+        graph: nnx.GraphDef[Transformer] | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> list[list[Sample]]:
-        """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place."""
+        """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place.
+
+        `graph` and `vocabulary` are those of the run's policy unless others are given.
+        """
         return generate(
-            self.graph,
+            self.graph if graph is None else graph,
             replicate(self.mesh, weights),  # weights in training lie elsewhere: one layout, compiled once
             prompts,
             samples=samples,
-            stops=self.tokenizer.stops((END,)),
+            stops=(vocabulary or self.tokenizer).stops((END,)),
             rows=self.config.generation.rows,
             answer_tokens=answer_tokens or self.config.generation.answer_tokens,
             sampling=SamplingConfig(temperature=temperature),
@@ -197,21 +221,32 @@ class Session:
             raise UserError(f"{self.run.folder}: stage {stage} is not finished; run python -m {command} first")
         return result
 
-    def new_model(self, *, value_head: bool = False) -> Transformer:
+    def new_model(self, *, value_head: bool = False, model: ModelConfig | None = None) -> Transformer:
         return Transformer(
-            self.config.model,
+            model or self.config.model,
             self.tokenizer.vocab_size,
             value_head=value_head,
             rngs=nnx.Rngs(self.config.seed),
         )
 
-    def save_model(self, name: str, weights: Any, **facts: Any) -> str:
-        """Writes a checkpoint of weights; returns their fingerprint."""
+    def save_model(
+        self,
+        name: str,
+        weights: Any,
+        *,
+        model: ModelConfig | None = None,
+        vocabulary: Vocabulary | None = None,
+        **facts: Any,
+    ) -> str:
+        """Writes a checkpoint of weights; returns their fingerprint.
+
+        `model` and `vocabulary` are those of the run's policy unless others are given.
+        """
         print_of = fingerprint(weights)
         metadata = {
             "fingerprint": print_of,
-            "model": configuration.to_dict(self.config.model),
-            "tokenizer": self.tokenizer.fingerprint,
+            "model": configuration.to_dict(model or self.config.model),
+            "tokenizer": (vocabulary or self.tokenizer).fingerprint,
             **facts,
         }
         checkpoint.save(self.run.checkpoint(name), nnx.to_pure_dict(weights), metadata)
@@ -219,17 +254,20 @@ class Session:
 
     def load_model(self, name: str, *, value_head: bool = False) -> tuple[nnx.GraphDef[Transformer], Any, str]:
         """A model's graph and weights (a copy on every device), and the weights' fingerprint."""
-        model = self.new_model(value_head=value_head)
-        return restore_model(self.run.checkpoint(name), model, self.tokenizer, self.mesh)
+        path = self.run.checkpoint(name)
+        shape = checkpoint.metadata(path).get("model")  # that of a reward model may be another
+        model = self.new_model(value_head=value_head, model=ModelConfig.from_dict(shape) if shape else None)
+        return restore_model(path, model, self.tokenizer, self.mesh)
 
     def load_policy(self, name: str) -> Policy:
         graph, weights, print_of = self.load_model(name)
-        return Policy(graph, weights, self.tokenizer, print_of)
+        return Policy(graph, weights, self.tokenizer, print_of, self.asking.policy)
 
 
-def tokenizer_path(folder: Path, config: TokenizerConfig) -> Path:
+def tokenizer_path(folder: Path, config: Config) -> Path:
     """Where a run keeps its vocabulary."""
-    return folder / ("tokenizer.json" if config.file else "tokenizer.model")
+    given = config.tokenizer.file or config.policy.checkpoint
+    return folder / ("tokenizer.json" if given else "tokenizer.model")
 
 
 def load_tokenizer(path: Path) -> Vocabulary:

@@ -3,10 +3,10 @@
     python -m train.tcg --config configs/tiny.yaml
 
 SFT on the template, then DPO with shuffled outputs as the rejected answer (arXiv 2412.00154, section 3.1). The
-generator starts from the base model and has weights of its own. Its measures are taken at temperature 1 on
-held-out problems: validity (the share of generated cases that the reference program passes) and the kill rate of its
-valid tests on wrong programs. At the end it writes the tests that RL will use: its inputs, with the outputs of the
-reference program.
+generator starts from the base model, or from `tcg.checkpoint`, and has weights of its own. Its measures are taken at
+temperature 1 on held-out problems: validity (the share of generated cases that the reference program passes) and the
+kill rate of its valid tests on wrong programs. At the end it writes the tests that RL will use: its inputs, with the
+outputs of the reference program.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
+from o1coder_jax.mesh import replicate
 from o1coder_jax.records import Problem, TestCase
+from o1coder_jax.transformer import Transformer
 from sandbox.pool import Submission
+from train import pretrained
 from train.data import BatchConfig, Example, HostBatch, example, fitting, packed_batches, padded_batch
 from train.programs import sample_programs
 from train.session import Session, policy_name, reporter
@@ -40,6 +44,7 @@ class TCGConfig:
       dpo_pairs: pairs in a DPO batch; `beta` and `dpo_sft_weight` as in `losses.dpo`.
       judged_problems: held-out problems that the measures are taken on.
       suite: distinct valid tests of a problem, at most, for the kill rate and for RL.
+      checkpoint: folder of a pretrained model to start from, with a tokenizer of its own; null: the base policy.
     """
 
     cases: int = 3
@@ -56,6 +61,7 @@ class TCGConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     dpo_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         counts = "cases examples_per_problem prompt_tokens answer_tokens sft_updates dpo_updates dpo_pairs suite"
@@ -66,8 +72,9 @@ class TCGConfig:
 
 def prompt(session: Session, problem: Problem) -> list[int]:
     """Statement and reference program as token ids, the end kept when it is too long."""
-    ids = session.tokenizer.encode(tcg.render_prompt(problem, problem.solutions[0]))
-    return ids[-session.config.tcg.prompt_tokens :]
+    asked, cap = session.generator, session.config.tcg.prompt_tokens
+    text = tcg.render_question(problem, problem.solutions[0])
+    return asked.prompt.encode(asked.vocabulary, text, cap, keep_end=True)[0]
 
 
 def draws(problem: Problem, config: TCGConfig, rng: random.Random) -> list[list[TestCase]]:
@@ -78,7 +85,7 @@ def draws(problem: Problem, config: TCGConfig, rng: random.Random) -> list[list[
 
 def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Random) -> list[Example]:
     """Template examples: statement and program, then cases."""
-    encode = session.tokenizer.encode
+    encode = session.generator.vocabulary.encode
     return [
         example(prompt(session, problem), encode(tcg.render_cases(cases, problem.form)))
         for problem in problems
@@ -88,7 +95,7 @@ def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Rand
 
 def dpo_pairs(session: Session, problems: Sequence[Problem], rng: random.Random) -> list[tuple[Example, Example]]:
     """(matching, shuffled) answers; problems whose outputs cannot be shuffled apart give none."""
-    encode = session.tokenizer.encode
+    encode = session.generator.vocabulary.encode
     pairs = []
     for problem in problems:
         for cases in draws(problem, session.config.tcg, rng):
@@ -131,10 +138,12 @@ def generated(
         samples=answers,
         answer_tokens=session.config.tcg.answer_tokens,
         salt=salt,
+        graph=session.generator.graph,
+        vocabulary=session.generator.vocabulary,
     )
     out = []
     for problem, drawn in zip(problems, samples, strict=True):
-        read = [tcg.parse_cases(session.tokenizer.decode(sample.tokens), problem.form) for sample in drawn]
+        read = [tcg.parse_cases(session.generator.vocabulary.decode(sample.tokens), problem.form) for sample in drawn]
         out.append(Answers([case for cases, _ in read for case in cases], sum(bad for _, bad in read)))
     return out, sum(len(sample.tokens) for drawn in samples for sample in drawn)
 
@@ -209,19 +218,29 @@ def reward_tests(session: Session, weights: Any, problems: Sequence[Problem]) ->
     return rows, tokens
 
 
+def start(session: Session) -> tuple[nnx.GraphDef[Transformer], Any]:
+    """What the generator grows from: `tcg.checkpoint`, or the base policy."""
+    if folder := session.config.tcg.checkpoint:
+        loaded = pretrained.load(session, folder, session.generator.vocabulary)
+        return loaded.graph, replicate(session.mesh, loaded.weights)
+    base = session.load_policy(policy_name(0))
+    return base.graph, base.weights
+
+
 def run(session: Session) -> None:
     """Trains and measures the generator; the results are the checkpoints `tcg-sft` and `tcg`, and `tests.jsonl`."""
     config = session.config.tcg
     session.require("bootstrap", "train.bootstrap")
     with session.run.stage_scope("tcg") as stage:
         rng = random.Random(session.config.seed)
-        base = session.load_policy(policy_name(0))
+        graph, weights = start(session)
+        made: Any = {"model": session.generator.model, "vocabulary": session.generator.vocabulary}
         examples = sft_examples(session, session.parts.training, rng)
         usable = fitting(examples, config.batch.length)
         stage.result |= {"examples": len(usable), "too_long": len(examples) - len(usable)}
         sft = Trainer(
-            base.graph,
-            base.weights,
+            graph,
+            weights,
             Objective.of(losses.sft),
             config.optimizer,
             session.mesh,
@@ -230,12 +249,12 @@ def run(session: Session) -> None:
         with stage.progress(config.sft_updates, "SFT updates") as bar:
             batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg")
             fit(sft, batches, report=reporter(stage, bar, "sft_"))
-        session.save_model("tcg-sft", sft.weights)
+        session.save_model("tcg-sft", sft.weights, **made)
 
         pairs = dpo_pairs(session, session.parts.training, rng)
         pairs = [p for p in pairs if max(len(one["tokens"]) for one in p) <= config.batch.length]
         dpo = Trainer(
-            base.graph,
+            graph,
             sft.weights,
             Objective.of(losses.dpo, beta=config.beta, sft_weight=config.dpo_sft_weight),
             config.dpo_optimizer,
@@ -246,11 +265,11 @@ def run(session: Session) -> None:
         def pair_batches() -> Any:
             while True:
                 batch = dpo_batch(rng.choices(pairs, k=config.dpo_pairs), config)
-                yield batch | {"reference": sequence_scores(base.graph, sft.weights, batch, session.mesh)}
+                yield batch | {"reference": sequence_scores(graph, sft.weights, batch, session.mesh)}
 
         with stage.progress(config.dpo_updates, "DPO updates") as bar:
             fit(dpo, pair_batches(), report=reporter(stage, bar, "dpo_"))
-        stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights)}
+        stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights, **made)}
 
         problems = session.parts.heldout[: config.judged_problems]
         tokens = 0

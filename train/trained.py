@@ -31,7 +31,7 @@ class Trained:
     def open(cls, folder: Path) -> Trained:
         settings = _needed(folder, folder / "config.yaml")
         config = load_config(settings)
-        vocabulary = _needed(folder, tokenizer_path(folder, config.tokenizer))
+        vocabulary = _needed(folder, tokenizer_path(folder, config))
         prepare_cpu(config.mesh)
         return cls(folder, config, load_tokenizer(vocabulary), make_mesh(config.mesh))
 
