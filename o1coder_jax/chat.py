@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def opening_of(folder: Path) -> str:
 
 def _tokenizer(folder: Path) -> Any:
     """As transformers loads it; what it needs but does not find is a `UserError`. Code of the checkpoint is not run."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that there is no torch
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds, and few runs need it
 
     try:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from o1coder_jax.prompts import render
 from o1coder_jax.records import ProcessRecord
 from o1coder_jax.vocabulary import ByteLevelVocabulary
 from tests.train import checkpoints
-from tests.train.world import Done, bare_command, command, read_lines, results, rows
+from tests.train.world import ROOT, Done, bare_command, command, read_lines, results, rows
+from train.config import load_config
 
 PROMPT = """
 policy:
@@ -194,6 +196,16 @@ def test_what_cannot_be_used_is_refused_before_anything_is_searched(
 def test_settings_that_lack_a_checkpoint_are_refused(settings: Path, arguments: tuple[str, ...], message: str):
     done = command(settings, *arguments)
     assert done.status == 2 and message in done.err
+
+
+def test_longest_prompt_and_path_fit_into_the_batches_of_the_configuration():
+    config = load_config(ROOT / "configs" / "checkpoint.yaml")
+    prompts = render(ROOT / "configs" / "prompts" / "steps.yaml", None)
+    search, tcg = config.search, config.tcg
+    examples = len(prompts.policy.before) // 3  # tokens; those of code have more than three letters in the mean
+    path = search.prompt_tokens + (search.depth - 1) * search.step_tokens + search.code_tokens
+    assert min(config.sft.batch.length, config.prm.batch.length) >= examples + path
+    assert tcg.batch.length >= len(prompts.tcg.before) // 3 + tcg.prompt_tokens + tcg.answer_tokens
 
 
 @needs_data
