@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from o1coder_jax.mesh import MeshConfig
 from o1coder_jax.prompts import render
 from o1coder_jax.records import ProcessRecord
 from o1coder_jax.vocabulary import ByteLevelVocabulary
+from sandbox.pool import SandboxConfig
+from search import run as search_run
 from tests.train import checkpoints
-from tests.train.world import ROOT, Done, bare_command, command, read_lines, results, rows
+from tests.train.world import ROOT, Done, command, read_lines, results, rows
 from train.config import load_config
 
 PROMPT = """
@@ -149,22 +153,26 @@ def test_round_without_a_verified_path_skips_sft_and_says_so(cold: tuple[Path, D
     assert row["pass_at_1_greedy"] == 0.0 and row["sft_paths"] == 0 and row["well_formed"] < 0.5
 
 
-def test_search_by_itself_asks_as_the_run_does(cold: tuple[Path, Done], tmp_path: Path):
+def test_search_by_itself_asks_as_the_run_does(
+    cold: tuple[Path, Done], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     run, _ = cold
-    done = bare_command(
-        "run",
-        *("--problems", str(run / "problems" / "selfplay.jsonl"), "--policy", str(run / "checkpoints" / "best")),
-        *("--out", str(tmp_path / "out"), "--mesh.cpu_devices", "1", "--sandbox.workers", "1"),
-        *("--search.trees", "4", "--search.rollouts", "1", "--search.depth", "2", "--search.samples", "2"),
-        *("--search.step_tokens", "8", "--search.code_tokens", "8"),
-        package="search",
+    search = dataclasses.replace(load_config(run / "config.yaml").search, rollouts=1, depth=2)
+    search_run.run(
+        search_run.RunConfig(
+            problems=str(run / "problems" / "selfplay.jsonl"),
+            policy=str(run / "checkpoints" / "best"),
+            out=str(tmp_path / "out"),
+            search=search,
+            sandbox=SandboxConfig(workers=1),
+            mesh=MeshConfig(cpu_devices=1),
+        )
     )
-    assert (done.status, done.err) == (0, "")
-    assert "steps are well-formed" in done.out
+    assert "steps are well-formed" in capsys.readouterr().out
     before = json.loads((run / "prompts.json").read_text())["policy"]["before"]
     expected = tuple(ByteLevelVocabulary.load(run / "tokenizer.json").encode(before))
-    for row in read_lines(tmp_path / "out" / "process.jsonl"):
-        assert tuple(row["prompt_tokens"][: len(expected)]) == expected
+    prompts = [tuple(row["prompt_tokens"]) for row in read_lines(tmp_path / "out" / "process.jsonl")]
+    assert prompts and all(prompt[: len(expected)] == expected for prompt in prompts)
 
 
 REFUSED = [
