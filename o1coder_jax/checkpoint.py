@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.hosts import barrier
 
 Tree = Any
 PathLike = str | os.PathLike[str]
@@ -71,6 +72,7 @@ def save(path: PathLike, tree: Tree, metadata: Mapping[str, Any] | None = None) 
             checkpointer.wait_until_finished()
             if jax.process_index() == 0:
                 (folder / _INVENTORY).write_text(json.dumps(dict(_inventory(folder))))
+            barrier(f"checkpoint {path}")  # nobody reads an inventory that is half written
         except (OSError, ValueError) as error:
             if not _disk_full(error):
                 raise

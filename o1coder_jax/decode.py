@@ -8,125 +8,25 @@ recompiles.
 Every token goes through the model once: a path's last token is fed when the path is opened (once, not once per
 row), a row's last token is fed only if somebody continues it.
 
-Shapes: P paths, S places of a path (with holes), R rows, C row capacity, K rows of a path at most, A rows that open,
-G, E, L, V as in transformer.py. Everything here is one part of a mesh; callers map it over the parts.
+Shapes as in rows.py, and K rows of a path at most, A rows that open. Everything here is one part of a mesh; callers
+map it over the parts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
+from o1coder_jax.rows import Header, Paths, Prefix, Rows
 from o1coder_jax.sampling import draw, uniforms
 from o1coder_jax.stopping import Stops, begins, ends
-from o1coder_jax.transformer import ModelConfig, Transformer
+from o1coder_jax.transformer import Transformer
 
 NEGATIVE = -1e30  # masked score: finite, so that a row without keys still has a softmax
-
-# One array per layer, so that the token loop never slices a stacked cache; of a scanned model a single array, with the
-# layers as an axis before those of one layer's array.
-Cache = tuple[Array, ...]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Prefix:
-    """Keys and values of what was read before.
-
-    Attributes:
-      keys, values: L arrays (P, S, G, E); places may be empty.
-      valid: (P, S), which places hold a token.
-    """
-
-    keys: Cache
-    values: Cache
-    valid: Bool[Array, "P S"]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Paths:
-    """What rows continue: whole paths, their last token included.
-
-    Attributes:
-      prefix: keys and values.
-      logits: (P, V), scores of the next token.
-      length: (P,), tokens on the path.
-    """
-
-    prefix: Prefix
-    logits: Float[Array, "P V"]
-    length: Int[Array, " P"]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Rows:
-    """Rows in generation.
-
-    Attributes:
-      tokens: (R, C), what was drawn so far.
-      log_probability: (R, C), of each drawn token under the model at temperature 1.
-      length: (R,), tokens drawn.
-      done: (R,), met a stop or the capacity.
-      stop: (R,), state of the search for a stop (`stopping.py`).
-      path: (R,), which path a row continues, and `lane` (R,), which of that path's K rows it is.
-      seeds: (R, 2), key data; a row's draws depend on nothing else.
-      keys, values: L arrays (R, C, G, E) of the tokens that were fed.
-    """
-
-    tokens: Int[Array, "R C"]
-    log_probability: Float[Array, "R C"]
-    length: Int[Array, " R"]
-    done: Bool[Array, " R"]
-    stop: Int[Array, " R"]
-    path: Int[Array, " R"]
-    lane: Int[Array, " R"]
-    seeds: UInt32[Array, "R 2"]
-    keys: Cache
-    values: Cache
-
-
-def empty_cache(config: ModelConfig, *places: int) -> Cache:
-    """Keys (or values) of so many places."""
-    shape = (*places, config.kv_heads, config.head_size)
-    if config.scanned:
-        return (jnp.zeros((config.layers, *shape), config.dtype),)
-    return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers))
-
-
-def empty_paths(model: Transformer, paths: int, places: int) -> Paths:
-    """Room for paths."""
-    c = model.config
-    return Paths(
-        Prefix(empty_cache(c, paths, places), empty_cache(c, paths, places), jnp.zeros((paths, places), bool)),
-        jnp.zeros((paths, model.vocab_size), jnp.float32),
-        jnp.zeros(paths, jnp.int32),
-    )
-
-
-def empty_rows(model: Transformer, rows: int, capacity: int) -> Rows:
-    """Rows that are all done: places to open."""
-
-    def plane() -> Array:  # one for each: buffers that are donated must not be shared
-        return jnp.zeros(rows, jnp.int32)
-
-    return Rows(
-        tokens=jnp.zeros((rows, capacity), jnp.int32),
-        log_probability=jnp.zeros((rows, capacity), jnp.float32),
-        length=plane(),
-        done=jnp.ones(rows, bool),
-        stop=plane(),
-        path=plane(),
-        lane=plane(),
-        seeds=jnp.zeros((rows, 2), jnp.uint32),
-        keys=empty_cache(model.config, rows, capacity),
-        values=empty_cache(model.config, rows, capacity),
-    )
 
 
 def prefix_positions(prefix: Prefix) -> Int[Array, "P S"]:
@@ -183,7 +83,7 @@ def open_rows(
     lane: Int[Array, " A"],
     seeds: UInt32[Array, "A 2"],
     stops: Stops,
-    settings: Float[Array, "3"],
+    settings: Float[Array, "4"],
     truncated: bool,
 ) -> Rows:
     """Starts rows: draws the first token of each from its path's scores.
@@ -192,9 +92,10 @@ def open_rows(
       at: the row to start; R or more starts none.
       path, lane: which path it continues, and as which of its rows.
     """
-    token, log_probability = draw(
-        paths.logits[path], uniforms(seeds, jnp.zeros_like(at)), settings, truncated=truncated
-    )
+    first = jnp.zeros_like(at)
+    said = None if paths.said is None else paths.said[path]
+    token, log_probability = draw(paths.logits[path], uniforms(seeds, first), settings, truncated=truncated, said=said)
+    token, log_probability = _given(paths.header, path, first, token, log_probability)
     stop = begins(stops, token)
 
     def put(plane: Array, value: Any) -> Array:
@@ -210,7 +111,23 @@ def open_rows(
         path=put(rows.path, path),
         lane=put(rows.lane, lane),
         seeds=put(rows.seeds, seeds),
+        said=None if said is None else put(rows.said, said).at[at, token].set(True, mode="drop"),  # type: ignore[arg-type]
     )
+
+
+def _given(
+    header: Header | None,
+    path: Int[Array, " R"],
+    place: Int[Array, " R"],
+    token: Int[Array, " R"],
+    log_probability: Float[Array, " R"],
+) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
+    """What was drawn for these places of rows, or the token of the header that belongs there."""
+    if header is None:
+        return token, log_probability
+    inside = place < header.length[path]
+    given = header.tokens[path, jnp.minimum(place, header.tokens.shape[1] - 1)]
+    return jnp.where(inside, given, token), jnp.where(inside, 0.0, log_probability)
 
 
 def decode(
@@ -221,7 +138,7 @@ def decode(
     steps: int,
     width: int,
     stops: Stops,
-    settings: Float[Array, "3"],
+    settings: Float[Array, "4"],
     truncated: bool,
 ) -> Rows:
     """Runs `steps` decode steps on all rows; those that are done stand still. `width` is K."""
@@ -240,7 +157,7 @@ def _decode_one(
     rows: Rows,
     width: int,
     stops: Stops,
-    settings: Float[Array, "3"],
+    settings: Float[Array, "4"],
     truncated: bool,
 ) -> Rows:
     count, capacity = rows.tokens.shape
@@ -286,12 +203,15 @@ def _decode_one(
     cache = [*zip(cached, rows.keys, rows.values, strict=True)]
     hidden, kept = model.hidden(token, positions, attend, cache)
     number = uniforms(rows.seeds, rows.length)
-    drawn, log_probability = draw(model.logits(hidden[:, 0]), number, settings, truncated=truncated)
+    scores = model.logits(hidden[:, 0])
+    drawn, log_probability = draw(scores, number, settings, truncated=truncated, said=rows.said)
+    drawn, log_probability = _given(paths.header, rows.path, rows.length, drawn, log_probability)
     here = (jnp.arange(capacity) == rows.length[:, None]) & going[:, None]
     length = rows.length + going
     stop = jnp.where(going, stops.following[rows.stop, drawn], rows.stop)
     fed = jnp.where(going, at, capacity)  # out of range: dropped
     row = jnp.arange(count)
+    said = None if rows.said is None else rows.said.at[row, drawn].max(going)
 
     def put(cache: Array, new: Array) -> Array:
         return cache.at[..., row, fed, :, :].set(new, mode="drop")
@@ -305,4 +225,5 @@ def _decode_one(
         stop=stop,
         keys=tuple(put(old, k) for (k, _), old in zip(kept, rows.keys, strict=True)),
         values=tuple(put(old, v) for (_, v), old in zip(kept, rows.values, strict=True)),
+        said=said,
     )

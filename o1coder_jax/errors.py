@@ -19,6 +19,18 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def told(error: BaseException) -> tuple[str, int] | None:
+    """The line that tells a user of an error, and the exit status; None for a defect, which keeps its traceback."""
+    if isinstance(error, UserError):
+        return f"error: {error}", USER_ERROR_EXIT_STATUS
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"error: {error.strerror or error}{where}: free space or choose another folder", USER_ERROR_EXIT_STATUS
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command goes on from the last finished stage", INTERRUPTED_EXIT_STATUS
+    return None
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command's `main` and leaves the process with its status.
 
@@ -27,14 +39,10 @@ def run_command(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main() or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = USER_ERROR_EXIT_STATUS
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}: free space or choose another folder", file=sys.stderr)
-        status = USER_ERROR_EXIT_STATUS
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last finished stage", file=sys.stderr)
-        status = INTERRUPTED_EXIT_STATUS
+    except BaseException as error:
+        known = told(error)
+        if known is None:
+            raise
+        line, status = known
+        print(line, file=sys.stderr)
     sys.exit(status)

@@ -14,9 +14,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt32
 
-from o1coder_jax.decode import Paths, Rows, decode, empty_rows, open_rows, read_on
+from o1coder_jax.decode import decode, open_rows, read_on
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
+from o1coder_jax.rows import Paths, Rows, empty_rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
@@ -99,6 +100,7 @@ def generate(
             settings,
             capacity=answer_tokens,
             truncated=sampling.truncated,
+            penalised=sampling.penalised,
         )
         for _ in range(0, answer_tokens, CHUNK_STEPS):
             running = decode_batch(
@@ -112,14 +114,14 @@ def generate(
                 width=samples,
                 truncated=sampling.truncated,
             )
-            if jax.device_get(running.done).reshape(group, samples)[: len(chosen)].all():
+            if host_copy(running.done).reshape(group, samples)[: len(chosen)].all():
                 break
         for index, answers in zip(chosen, _read(running, samples, stops.end), strict=False):
             out[index] = answers
     return out
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "capacity", "truncated"))
+@functools.partial(jax.jit, static_argnames=("graph", "capacity", "truncated", "penalised"))
 def start_batch(
     graph: nnx.GraphDef[Transformer],
     weights: Any,
@@ -127,10 +129,11 @@ def start_batch(
     length: Int[Array, "D T"],
     seeds: UInt32[Array, "D T K 2"],
     stops: Stops,
-    settings: Float[Array, "3"],
+    settings: Float[Array, "4"],
     *,
     capacity: int,
     truncated: bool,
+    penalised: bool = False,
 ) -> tuple[Paths, Rows]:
     """Reads prompts (length >= 1) and opens K rows on each, in each of the D parts of a mesh."""
     model = nnx.merge(graph, weights)
@@ -138,12 +141,16 @@ def start_batch(
     def part(tokens: Array, length: Array, seeds: Array) -> tuple[Paths, Rows]:
         hidden, prefix = read_on(model, None, tokens, length, jnp.zeros_like(length))
         last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
-        paths = Paths(prefix, model.logits(last), length)
         prompts, width = seeds.shape[:2]
+        said = None
+        if penalised:
+            none = jnp.zeros((prompts, model.vocab_size), bool)
+            said = none.at[jnp.arange(prompts)[:, None], tokens].max(prefix.valid)
+        paths = Paths(prefix, model.logits(last), length, said=said)
         number = jnp.arange(prompts * width)
         rows = open_rows(
             paths,
-            empty_rows(model, prompts * width, capacity),
+            empty_rows(model, prompts * width, capacity, penalised=penalised),
             at=number,
             path=number // width,
             lane=number % width,
@@ -164,7 +171,7 @@ def decode_batch(
     paths: Paths,
     rows: Rows,
     stops: Stops,
-    settings: Float[Array, "3"],
+    settings: Float[Array, "4"],
     *,
     steps: int,
     width: int,
@@ -185,7 +192,7 @@ def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _read(rows: Rows, samples: int, end: int) -> Iterator[list[Sample]]:
-    tokens, length, scores, stop = jax.device_get((rows.tokens, rows.length, rows.log_probability, rows.stop))
+    tokens, length, scores, stop = host_copy((rows.tokens, rows.length, rows.log_probability, rows.stop))
     stopped = stop.reshape(-1, samples) == end
     tokens, scores = (x.reshape(-1, samples, x.shape[-1]) for x in (tokens, scores))
     for prompt, lengths in enumerate(length.reshape(-1, samples)):

@@ -5,9 +5,12 @@ Axes: `data` (rows and trees are split), `fsdp` (rows and parameters are split),
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +25,7 @@ from o1coder_jax.errors import UserError
 T = TypeVar("T")
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
+COMPILED = ".compiled"  # inside the folder of all runs: what XLA compiled, for the next run of the same shapes
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ def prepare_cpu(config: MeshConfig) -> None:
     jax.config.update("jax_num_cpu_devices", min(config.cpu_devices, os.cpu_count() or 1))
 
 
+def keep_compiled(folder: Path) -> None:
+    """Keeps what XLA compiles under a folder, for the next process that needs the same."""
+    # That only costs time; a full disk is said once, by what has to be written.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    jax.config.update("jax_compilation_cache_dir", str((folder / COMPILED).absolute()))
+
+
 def make_mesh(config: MeshConfig) -> Mesh:
     """Arranges all devices; sizes that do not divide them are refused with a suggestion."""
     devices = jax.devices()
@@ -71,9 +82,39 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def place(tree: T, sharding: NamedSharding) -> T:
+    """Puts arrays where a sharding says; with several processes each gives the same, and keeps its own shards."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(array: Any) -> jax.Array:
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            return _moved(sharding)(array)
+        host = np.asarray(array)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree)
+
+
+@functools.cache
+def _moved(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda array: array, out_shardings=sharding)
+
+
+def host_copy(tree: Any) -> Any:
+    """Host copies of whole arrays, in every process, wherever their parts lie; all processes must call it."""
+
+    def read(array: Any) -> np.ndarray:
+        if isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated:
+            return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+        return np.asarray(jax.device_get(array))
+
+    return jax.tree.map(read, tree)
+
+
 def shard_rows(mesh: Mesh, tree: T) -> T:
-    """Puts host arrays on the mesh, their first axis split over the row axes."""
-    return jax.device_put(tree, NamedSharding(mesh, P(ROWS)))
+    """Puts host arrays, the same in every process, on the mesh, their first axis split over the row axes."""
+    return place(tree, NamedSharding(mesh, P(ROWS)))
 
 
 def own_shards(mesh: Mesh) -> range:
@@ -108,17 +149,20 @@ def own_rows(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(read, tree)
 
 
-def agree(mesh: Mesh, *flags: bool) -> tuple[bool, ...]:
-    """Whether each flag is set in any process of the mesh: what steers jitted calls must not differ between them."""
+def agree(mesh: Mesh, *wants: int) -> tuple[int, ...]:
+    """The largest of each number (a flag is 0 or 1) in any process: what steers jitted calls must not differ in any.
+
+    One gather, whatever is asked; each process must ask as many.
+    """
     if not mesh.is_multi_process:
-        return flags
-    gathered = multihost_utils.process_allgather(np.array(flags))
-    return tuple(bool(flag) for flag in gathered.reshape(-1, len(flags)).any(axis=0))
+        return wants
+    gathered = multihost_utils.process_allgather(np.array(wants, np.int32))
+    return tuple(gathered.reshape(-1, len(wants)).max(axis=0).tolist())
 
 
 def replicate(mesh: Mesh, tree: T) -> T:
     """Puts a copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return place(tree, NamedSharding(mesh, P()))
 
 
 RULES: dict[str, P] = {
@@ -185,7 +229,8 @@ def parameter_shardings(mesh: Mesh, weights: Any, *, axes: Sequence[str] = AXES)
 
 def shard_parameters(mesh: Mesh, weights: T) -> T:
     """Puts a tree of parameters (and whatever mirrors it, such as moments) on the mesh by `parameter_spec`."""
-    return jax.device_put(weights, parameter_shardings(mesh, weights))
+    shardings = parameter_shardings(mesh, weights)
+    return jax.tree.map(place, weights, shardings) if mesh.is_multi_process else jax.device_put(weights, shardings)
 
 
 def constrain(x: Array, *axes: Any) -> Array:

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from o1coder_jax.decode import Cache, Prefix, empty_cache
+from o1coder_jax.rows import Cache, Prefix, empty_cache
 from o1coder_jax.transformer import ModelConfig
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pages:
-    """The pool: keys and values of M places, as `decode.Cache`."""
+    """The pool: keys and values of M places, as `rows.Cache`."""
 
     keys: Cache
     values: Cache

@@ -9,7 +9,7 @@ from flax import nnx
 
 from o1coder_jax.prompts import PLAIN, Prompt
 from o1coder_jax.records import Problem
-from o1coder_jax.steps import END, STEP_END
+from o1coder_jax.steps import END, STEP_END, step_header
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import Vocabulary
@@ -40,3 +40,8 @@ class Policy:
 def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int, prompt: Prompt = PLAIN) -> tuple[list[int], bool]:
     """Token ids of the prompt, and whether the statement was cut so that it takes `cap` with what follows it."""
     return prompt.encode(tokenizer, problem.statement.strip(), cap)
+
+
+def encode_headers(tokenizer: Vocabulary, depth: int) -> list[list[int]]:
+    """Token ids of the headers of a path's steps, `depth` of them; the first step is number 0, as in what we teach."""
+    return [tokenizer.encode(step_header(number)) for number in range(depth)]

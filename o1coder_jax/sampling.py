@@ -1,8 +1,9 @@
 """Drawing tokens from logits.
 
-Temperature, top-k and top-p are traced values: changing them compiles nothing anew. Only whether there is any
-truncation at all, and the cap on top-k, are static, because a full sort of a large vocabulary costs a hundred
-times a capped top-k.
+Temperature, top-k, top-p and the repetition penalty are traced values: changing them compiles nothing anew. Only
+whether there is any truncation and any penalty at all, and the cap on top-k, are static, because a full sort of a large
+vocabulary costs a hundred times a capped top-k, and a penalty needs to know what was said. Turning either on or off
+compiles what draws once.
 
 Shapes: R rows, V vocabulary.
 """
@@ -10,10 +11,11 @@ Shapes: R rows, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax.errors import UserError
 
@@ -28,31 +30,44 @@ class SamplingConfig:
       temperature: 0 takes the most likely token.
       top_k: candidates kept; 0 keeps all.
       top_p: smallest probability mass kept, in (0, 1].
+      repetition_penalty: above 1, tokens that the prompt or the answer already holds become less likely; 1 is off.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"temperature is {self.temperature}; it must not be negative")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature is {self.temperature}; it must be a number that is not negative")
         if not 0 <= self.top_k <= TOP_K_CAP:
             raise UserError(f"top_k is {self.top_k}; it must lie between 0 (off) and {TOP_K_CAP}")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UserError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1 is off)")
 
     @property
     def truncated(self) -> bool:
         return self.top_k > 0 or self.top_p < 1
 
-    def arrays(self) -> Float[Array, "3"]:
-        """temperature, top_k, top_p as one traced argument."""
-        return jnp.array([self.temperature, self.top_k, self.top_p], jnp.float32)
+    @property
+    def penalised(self) -> bool:
+        return self.repetition_penalty != 1
+
+    def arrays(self) -> Float[Array, "4"]:
+        """temperature, top_k, top_p, repetition_penalty as one traced argument."""
+        return jnp.array([self.temperature, self.top_k, self.top_p, self.repetition_penalty], jnp.float32)
 
 
 def draw(
-    logits: Float[Array, "R V"], uniform: Float[Array, " R"], settings: Float[Array, "3"], *, truncated: bool
+    logits: Float[Array, "R V"],
+    uniform: Float[Array, " R"],
+    settings: Float[Array, "4"],
+    *,
+    truncated: bool,
+    said: Bool[Array, "R V"] | None = None,
 ) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
     """Draws a token for each row by inverting the cumulative distribution at `uniform`.
 
@@ -61,12 +76,14 @@ def draw(
       uniform: in [0, 1), one number per row.
       settings: `SamplingConfig.arrays()`.
       truncated: whether top-k or top-p may bite (static).
+      said: tokens that a row already holds, with its prompt; None without repetition penalty.
 
     Returns:
-      The tokens, and their log-probabilities under the model itself (temperature 1, no truncation).
+      The tokens, and their log-probabilities under the model itself (temperature 1, no truncation, no penalty).
     """
     temperature, top_k, top_p = settings[0], settings[1], settings[2]
-    scaled = logits / jnp.maximum(temperature, 1e-6)
+    weighed = logits if said is None else penalise(logits, said, settings[3])
+    scaled = weighed / jnp.maximum(temperature, 1e-6)
     if truncated:
         kept, ids = jax.lax.top_k(scaled, min(TOP_K_CAP, logits.shape[-1]))
         mass = jnp.exp(kept - jax.nn.logsumexp(scaled, axis=-1, keepdims=True))
@@ -77,9 +94,17 @@ def draw(
         chosen = jnp.take_along_axis(ids, _invert(mass, uniform)[:, None], axis=-1)[:, 0]
     else:
         chosen = _invert(jax.nn.softmax(scaled, axis=-1), uniform)
-    token = jnp.where(temperature == 0, jnp.argmax(logits, axis=-1), chosen).astype(jnp.int32)
+    token = jnp.where(temperature == 0, jnp.argmax(weighed, axis=-1), chosen).astype(jnp.int32)
     picked = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
     return token, picked - jax.nn.logsumexp(logits, axis=-1)
+
+
+def penalise(logits: Float[Array, "R V"], said: Bool[Array, "R V"], penalty: Float[Array, ""]) -> Float[Array, "R V"]:
+    """Divides positive scores of tokens that were said by the penalty, and multiplies negative ones with it.
+
+    Keskar et al., arXiv 1909.05858, section 4.1, in the form of transformers' `RepetitionPenaltyLogitsProcessor`.
+    """
+    return jnp.where(said, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def _invert(mass: Float[Array, "R C"], uniform: Float[Array, " R"]) -> Int[Array, " R"]:

@@ -56,11 +56,16 @@ class Step:
         return self.action is Action.CODE
 
 
+def step_header(number: int) -> str:
+    """What every step's text begins with."""
+    return f"{number}. "
+
+
 def render_step(number: int, action: Action, body: str) -> str:
     """The text of a step, end marker included. For `CODE`, `body` is the bare program."""
     if action is Action.CODE:
-        return f"{number}. code:\n```python\n{body}\n```{END}"
-    return f"{number}. {NAMES[action]}: {body}{STEP_END}"
+        return f"{step_header(number)}code:\n```python\n{body}\n```{END}"
+    return f"{step_header(number)}{NAMES[action]}: {body}{STEP_END}"
 
 
 def parse_step(text: str) -> Step:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
 import random
 import time
@@ -242,6 +243,8 @@ def _arguments() -> argparse.Namespace:
         raise UserError(f"--executions is {arguments.executions}; give at least {_TENTHS * _TESTS}")
     if not 0 <= arguments.hostile < 1:
         raise UserError(f"--hostile is {arguments.hostile}; give a share from 0 to below 1")
+    if not 0 <= arguments.tolerance < math.inf:
+        raise UserError(f"--tolerance is {arguments.tolerance}; give a share that is not negative")
     return arguments
 
 

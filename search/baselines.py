@@ -22,8 +22,8 @@ import numpy as np
 
 from o1coder_jax.records import Judgement
 from search.config import SearchConfig
+from search.expansion import Expansion
 from search.growing import Attached, Judge, take_in, within_budget
-from search.slots import Expansion
 from search.tree import Node, Rollout, Tree
 
 
@@ -150,7 +150,7 @@ class Levels:
         opinions = [step.opinion for step in path if step.opinion is not None]
         ranking = self.config.baseline.ranking
         if ranking == "likelihood":
-            return sum(step.log_probability for step in path) / sum(len(step.tokens) for step in path)
+            return sum(step.log_probability for step in path) / sum(step.drawn for step in path)
         if ranking == "prm_last":
             return opinions[-1]
         return min(opinions) if ranking == "prm_min" else 0.0

@@ -63,7 +63,7 @@ class Comparison:
         start = time.monotonic()
         trees = sorted(search, key=lambda tree: tree.number)
         seconds = time.monotonic() - start
-        return Row(method, rollouts, self.outcomes(trees), seconds, search.counters.rated)
+        return Row(method, rollouts, self.outcomes(trees), seconds, search.counters.rated, search.truncated_prompts)
 
     def judge(self, problem: Problem, code: str) -> Future[Judgement]:
         return self.pool.submit(submission_for(problem, code))

@@ -112,6 +112,7 @@ class Row:
       outcomes: in the order of the problems, the same for all methods.
       seconds: of the search alone.
       rated: tokens that the process reward model computed.
+      truncated_prompts: statements that were cut to `search.prompt_tokens`.
     """
 
     method: str
@@ -119,6 +120,7 @@ class Row:
     outcomes: Sequence[Outcome]
     seconds: float
     rated: int
+    truncated_prompts: int
 
 
 def answer(tree: Tree) -> str | None:
@@ -162,6 +164,7 @@ def summary(rows: Sequence[Row], *, seed: int, resamples: int) -> list[dict[str,
             "executions": float(np.mean([outcome.executions for outcome in row.outcomes])),
             "rated_tokens": row.rated / len(row.outcomes),
             "seconds": row.seconds,
+            "truncated_prompts": row.truncated_prompts,
         }
         for name, values, first in (("solved", own, solved[0]), ("passed", hidden, passed[0])):
             if len(values):
@@ -191,7 +194,7 @@ HEAD = (
 
 
 def table(entries: Sequence[dict[str, Any]]) -> str:
-    """Markdown; tokens and executions are per problem."""
+    """Markdown; tokens and executions are per problem. Cut prompts are told below it."""
     lines = [HEAD, ("---",) * len(HEAD)]
     for entry in entries:
         cells = [entry["method"]]
@@ -199,7 +202,9 @@ def table(entries: Sequence[dict[str, Any]]) -> str:
             cells += _cells(entry[name]) if name in entry else ["-"] * 3
         cells += [f"{entry['tokens']:.0f}", f"{entry['executions']:.1f}", f"{entry['seconds']:.0f}"]
         lines.append(tuple(cells))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    cut = [f"{entry['method']} {entry['truncated_prompts']}" for entry in entries if entry["truncated_prompts"]]
+    note = f"\nPrompts that were cut to search.prompt_tokens: {', '.join(cut)}\n" if cut else ""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

@@ -50,9 +50,9 @@ class SearchConfig:
     """Batched MCTS, and its baselines.
 
     Attributes:
-      preset: a named algorithm, which then decides on `selection`, `alpha`, `best_code_only`, for `paper` and
-        `o1coder` on `value_weight`, and for the latter on `merge_identical` and `window`; see `resolved`. `own` takes
-        them as they are.
+      preset: a named algorithm, which then decides on `selection`, `alpha`, `best_code_only`, `double_headers`, for
+        `paper` and `o1coder` on `value_weight`, and for the latter on `merge_identical`, `window` and
+        `sampling.repetition_penalty`; see `resolved`. `own` takes them as they are.
       trees: places for trees that grow at the same time.
       slots: rows that decode at the same time; a row that has ended its step makes room for another of any tree.
       rollouts: per tree; a tree whose every path is known ends earlier. Of a baseline: the paths that it grows.
@@ -69,6 +69,8 @@ class SearchConfig:
       alpha: weight of compiling in the terminal reward.
       merge_identical: candidates with the same tokens become one child.
       best_code_only: if a candidate is code, the best of these becomes the only child (the published code's way).
+      double_headers: the header of a step is given to the model, which writes it again (the published code's way).
+        It counts against the caps of a step, takes decode steps, and is no part of its text, nor of records.
       wave_steps: decode steps of a wave.
       prompt_tokens: longer statements are cut, and counted; a prompt file's examples come on top.
       step_tokens: cap of a define or refine step; `code_tokens`: of a code step. A step that reaches its cap is
@@ -94,6 +96,7 @@ class SearchConfig:
     alpha: float = 0.1
     merge_identical: bool = True
     best_code_only: bool = False
+    double_headers: bool = False
     wave_steps: int = 4
     prompt_tokens: int = 96
     step_tokens: int = 24
@@ -127,7 +130,8 @@ class SearchConfig:
 
         paper    UCT with the exploration of arXiv 2412.00154 and its random simulation; what is exhausted is closed
         o1coder  the published code: no weight on compiling, judged terminals are reached again, of sibling programs
-                 the best alone is kept, a terminal's own value is its reward over its visits
+                 the best alone is kept, a terminal's own value is its reward over its visits; doubled step headers
+                 and a repetition penalty of 1.1
         puct     a prior from the steps' log-probabilities; values from the process reward model with `value_weight`
         gumbel   sequential halving at the root, with the same prior and values
 
@@ -139,13 +143,20 @@ class SearchConfig:
             return dataclasses.replace(self, preset="own", value_weight=0.0)
         if self.preset == "own":
             return self
-        plain = dataclasses.replace(self, preset="own", alpha=0.1, best_code_only=False)
+        plain = dataclasses.replace(self, preset="own", alpha=0.1, best_code_only=False, double_headers=False)
         if self.preset == "paper":
             return dataclasses.replace(plain, selection=SelectionConfig(), value_weight=0.0)
         if self.preset == "o1coder":
-            published = dataclasses.replace(plain, alpha=0.0, value_weight=0.0, best_code_only=True)
             return dataclasses.replace(
-                published, selection=SelectionConfig(reselect=True), merge_identical=False, window=1
+                plain,
+                alpha=0.0,
+                value_weight=0.0,
+                best_code_only=True,
+                double_headers=True,
+                selection=SelectionConfig(reselect=True),
+                merge_identical=False,
+                window=1,
+                sampling=dataclasses.replace(self.sampling, repetition_penalty=1.1),
             )
         return dataclasses.replace(plain, selection=SelectionConfig(rule=self.preset, exploration=1.25))
 

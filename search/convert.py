@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("--problems", type=Path, help="problems.jsonl, for answer files")
     arguments = parser.parse_args()
     source, out = arguments.source, arguments.output
+    if not 0 <= arguments.margin <= 1:
+        raise UserError(f"--margin is {arguments.margin}; it must lie in [0, 1]")
     if not source.exists():
         raise UserError(f"there is no {source}; give a folder of answer sheets, a .json of examples, or a trees.jsonl")
     if source.is_dir():

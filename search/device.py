@@ -9,16 +9,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_rows
-from o1coder_jax.policy import Policy
+from o1coder_jax.policy import Policy, encode_headers
 from o1coder_jax.prm import RewardModel
 from search import engine, forest
 from search.cache import page_table
 from search.config import SearchConfig
 from search.engine import Plan, Reading, Sizes
+from search.expansion import Piece
 from search.forest import Forest
 from search.rollouts import Orders
-from search.slots import Part, Piece
+from search.slots import Part
 from search.tree import Rollout
 
 
@@ -42,6 +44,7 @@ class Device:
 
     Attributes:
       parts: of this process; `trees` in them.
+      headers: that steps at depth 1, 2, ... are given; none without `double_headers`.
       fed, rated: tokens that the policy and the process reward model have computed.
     """
 
@@ -50,7 +53,14 @@ class Device:
         parts = row_shards(mesh)
         self.parts = len(own_shards(mesh))
         self.trees = config.trees * self.parts // parts
-        self.sizes = Sizes.of(config, parts, config.nodes)
+        self.headers = encode_headers(policy.tokenizer, config.depth) if config.double_headers else []
+        longest = max(map(len, self.headers), default=0)
+        if longest >= config.step_tokens:
+            raise UserError(
+                f"search.step_tokens {config.step_tokens} leave no room beside a header of {longest} tokens; "
+                "give more, or set search.double_headers to false"
+            )
+        self.sizes = Sizes.of(config, parts, config.nodes, header_tokens=longest)
         self.fed = self.rated = 0
         model = nnx.merge(policy.graph, policy.weights)
         shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
@@ -160,7 +170,7 @@ class Device:
         def full(value: int, *shape: int) -> np.ndarray:
             return np.full((d, *shape), value, np.int32)
 
-        return {
+        plan = {
             "kept": full(0, s.turnover),
             "kept_places": full(nowhere, s.turnover, c.step_tokens),
             "slot": full(s.paths, s.openings),
@@ -175,6 +185,11 @@ class Device:
             "lane": full(0, s.turnover),
             "seeds": np.zeros((d, s.turnover, 2), np.uint32),
         }
+        if c.sampling.penalised:
+            plan["said"] = full(np.iinfo(np.int32).max, s.openings, c.path_pages * c.page_tokens)
+        if s.header_tokens:
+            plan["header"], plan["header_length"] = full(0, s.openings, s.header_tokens), full(0, s.openings)
+        return plan
 
     def _reading(self, pieces: Sequence[Sequence[Piece]], rows: int, length: int, *, closed: bool = False) -> Reading:
         """With `closed`, last tokens are read as well, and so were those of what comes before."""

@@ -20,9 +20,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax import pages as paging
-from o1coder_jax.decode import Cache, Paths, Prefix, Rows, decode, empty_paths, empty_rows, open_rows, read_on
+from o1coder_jax.decode import decode, open_rows, read_on
 from o1coder_jax.mesh import ROWS
 from o1coder_jax.pages import Pages
+from o1coder_jax.rows import Cache, Header, Paths, Prefix, Rows, empty_paths, empty_rows
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 from search import forest as forests
@@ -40,6 +41,7 @@ class Sizes:
       turnover: rows that start, or end, in a wave at most; `openings`: paths that are opened in one.
       prompts: that are read in one go.
       pages: in the pool.
+      header_tokens: of the longest header that rows are given.
     """
 
     rows: int
@@ -48,9 +50,10 @@ class Sizes:
     openings: int
     prompts: int
     pages: int
+    header_tokens: int = 0
 
     @classmethod
-    def of(cls, config: SearchConfig, parts: int, nodes: int) -> Sizes:
+    def of(cls, config: SearchConfig, parts: int, nodes: int, *, header_tokens: int = 0) -> Sizes:
         rows, width = config.slots // parts, config.samples
         turnover = max(1, -(-rows // 2))
         paths = rows if width == 1 else min(rows, -(-2 * rows // width) + 1)
@@ -63,6 +66,7 @@ class Sizes:
             openings=min(paths, -(-2 * turnover // width)),
             prompts=max(1, config.trees // parts // 8),
             pages=config.pages // parts if config.pages else max(everything, (paths + 1) * config.path_pages),
+            header_tokens=header_tokens,
         )
 
 
@@ -104,6 +108,9 @@ class Plan:
       last, length: (D, O), their last token, and the number of tokens with it; `last_path_place` (D, O), where its
         keys go in the path.
       row, path, lane: (D, A), rows that start; `seeds` (D, A, 2).
+      said: (D, O, S), the tokens of the opened paths, out of range where there are no more; None without repetition
+        penalty.
+      header: (D, O, H), what their rows are given, `header_length` (D, O) of them; None for nothing.
     """
 
     slot: Int[Any, "D O"]
@@ -116,14 +123,15 @@ class Plan:
     path: Int[Any, "D A"]
     lane: Int[Any, "D A"]
     seeds: UInt32[Any, "D A 2"]
+    said: Int[Any, "D O S"] | None = None
+    header: Int[Any, "D O H"] | None = None
+    header_length: Int[Any, "D O"] | None = None
 
 
 def empty_generation(model: Transformer, config: SearchConfig, sizes: Sizes, parts: int) -> Generation:
-    one = Generation(
-        empty_paths(model, sizes.paths, config.path_pages * config.page_tokens),
-        empty_rows(model, sizes.rows, config.code_tokens),
-    )
-    return _parts(one, parts)
+    places, penalised = config.path_pages * config.page_tokens, config.sampling.penalised
+    paths = empty_paths(model, sizes.paths, places, header_tokens=sizes.header_tokens, penalised=penalised)
+    return _parts(Generation(paths, empty_rows(model, sizes.rows, config.code_tokens, penalised=penalised)), parts)
 
 
 def empty_pages(model: Transformer, config: SearchConfig, sizes: Sizes, parts: int) -> Pages:
@@ -206,7 +214,7 @@ def wave(
     generation: Generation,
     plan: Plan,
     stops: Stops,
-    settings: Float[Array, "3"],
+    settings: Float[Array, "4"],
     *,
     steps: int,
     width: int,
@@ -260,8 +268,29 @@ def _open_paths(model: Transformer, pages: Pages, paths: Paths, plan: Plan, page
         prefix,
         paths.logits.at[plan.slot].set(model.logits(hidden[:, 0]), mode="drop"),
         paths.length.at[plan.slot].set(plan.length, mode="drop"),
+        said=_said(paths, plan),
+        header=_header(paths, plan),
     )
     return opened, new
+
+
+def _said(paths: Paths, plan: Plan) -> Array | None:
+    """Which tokens are on the paths, with those that are opened."""
+    if paths.said is None or plan.said is None:
+        return None
+    opened = jnp.zeros((len(plan.slot), paths.said.shape[1]), bool)
+    opened = opened.at[jnp.arange(len(plan.slot))[:, None], plan.said].set(True, mode="drop")
+    return paths.said.at[plan.slot].set(opened, mode="drop")
+
+
+def _header(paths: Paths, plan: Plan) -> Header | None:
+    """The paths' headers, with those that are opened."""
+    if paths.header is None or plan.header is None or plan.header_length is None:
+        return None
+    return Header(
+        paths.header.tokens.at[plan.slot].set(plan.header, mode="drop"),
+        paths.header.length.at[plan.slot].set(plan.header_length, mode="drop"),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("rules", "mesh"), donate_argnames=("forest",))

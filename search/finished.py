@@ -2,7 +2,8 @@
 
 The first line is the key of the search: hashes of all that its trees depend on. Each further line is a tree, on disk as
 soon as it ended. A tree does not depend on the trees around it, so a search that begins again keeps these, grows
-the others from their roots, and ends with the same trees.
+the others from their roots, and ends with the same trees. Of several processes each has a file of its own, and reads
+those of the others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from search.tree import Tree
 
 # Of the settings, those that a tree does not depend on.
 _PLACES = ("trees", "slots", "wave_steps", "pages", "page_tokens", "paging")
+_PATIENCE_SECONDS = 90.0
+_POLL_SECONDS = 0.2
 
 
 class FinishedTrees:
@@ -44,11 +48,12 @@ class FinishedTrees:
         """
         self.path, self._provenance = path, provenance
         self._problems = {problem.id: problem for problem in problems}
+        self._key = to_line({"search": search_key(problems, provenance)}).encode()
         self.kept: dict[str, Tree] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         try:
-            self._begin(to_line({"search": search_key(problems, provenance)}).encode(), replace)
+            self._begin(self._key, replace)
         except BaseException:
             self._file.close()
             raise
@@ -79,16 +84,40 @@ class FinishedTrees:
         for number, line in enumerate(lines[1:], 2):
             if not line.endswith(b"\n"):
                 break  # the kill came in the middle of this one
-            where = f"{self.path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not JSON ({error}); remove the file to search all anew") from error
-            tree = read_tree(row, where).tree
-            tree.problem = self._problems[tree.problem.id]
+            tree = self._tree(line, f"{self.path}, line {number}")
             self.kept[tree.problem.id] = tree
             size += len(line)
         return size
+
+    def _tree(self, line: bytes, where: str) -> Tree:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: not JSON ({error}); remove the file to search all anew") from error
+        tree = read_tree(row, where).tree
+        tree.problem = self._problems[tree.problem.id]
+        return tree
+
+    def elsewhere(self, paths: Iterable[Path]) -> dict[str, Tree]:
+        """The trees of the same search in the files of other processes, which may be growing."""
+        found: dict[str, Tree] = {}
+        for path in paths:
+            lines = path.read_bytes().splitlines(keepends=True)
+            whole = [line for line in lines[1:] if line.endswith(b"\n")] if lines[:1] == [self._key] else []
+            for number, line in enumerate(whole, 2):
+                tree = self._tree(line, f"{path}, line {number}")
+                found[tree.problem.id] = tree
+        return found
+
+    def complete(self, own: dict[str, Tree], elsewhere: Callable[[], Iterable[Path]]) -> list[Tree]:
+        """The trees of all processes by number, once all are grown; network file systems show files of others late."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while len(found := self.elsewhere(elsewhere()) | own) < len(self._problems):
+            if time.monotonic() > deadline:
+                missing = len(self._problems) - len(found)
+                raise UserError(f"{self.path}: {missing} trees of other processes are not there; share the folder")
+            time.sleep(_POLL_SECONDS)
+        return sorted(found.values(), key=lambda tree: tree.number)
 
     def add(self, tree: Tree) -> None:
         """Writes a tree that has ended; it is on disk when this returns."""

@@ -12,7 +12,7 @@ import numpy as np
 from o1coder_jax.records import Judgement, Problem
 from o1coder_jax.rewards import terminal_reward
 from search.config import SearchConfig
-from search.slots import Expansion
+from search.expansion import Expansion
 from search.tree import Node, Tree
 
 Judge = Callable[[Problem, str], "Future[Judgement]"]

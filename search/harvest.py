@@ -68,7 +68,7 @@ def harvest(tree: Tree, provenance: Provenance) -> list[ProcessRecord]:
 def _step(node: Node, index: int) -> StepRecord:
     return StepRecord(
         text=node.text,
-        tokens=node.tokens,
+        tokens=node.tokens[node.given :],
         action=int(node.action),
         value=node.value,
         visits=node.visits,

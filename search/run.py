@@ -5,7 +5,8 @@
     OUT/trees.jsonl     the trees, in the order of the problems (see search/store.py)
     OUT/process.jsonl   their visited paths;  OUT/pairs.jsonl  their visited siblings, winner and loser
     OUT/summary.json    what it came to
-    OUT/underway.jsonl  trees that have ended, while the search is under way
+    OUT/../.compiled    what XLA compiled, for the next search of the same shapes; may be removed
+    OUT/underway*.jsonl trees that have ended, while the search is under way, one file for each process
 
 A search that is killed goes on with the same command: finished trees are kept, and it ends with the same trees.
 """
@@ -20,9 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError, run_command
-from o1coder_jax.mesh import MeshConfig, make_mesh, prepare_cpu
+from o1coder_jax.hosts import DistributedConfig, barrier, gather, joined
+from o1coder_jax.mesh import MeshConfig, keep_compiled, make_mesh, prepare_cpu
 from o1coder_jax.records import read_problems, write_jsonl
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from search.config import SearchConfig
@@ -48,7 +52,7 @@ class RunConfig:
       name: of the run, in records.
       seed, iteration: with the problems' ids, the only source of chance.
       margin: between the values of a pair.
-      search, sandbox, mesh: see there.
+      search, sandbox, mesh, distributed: see there.
     """
 
     problems: str
@@ -63,6 +67,7 @@ class RunConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin <= 1:
@@ -78,6 +83,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     if len({problem.id for problem in problems}) < len(problems):
         raise UserError(f"{config.problems}: two problems have the same id; rename one")
     prepare_cpu(config.mesh)
+    keep_compiled(out.absolute().parent)
     mesh = make_mesh(config.mesh)
     policy_path = Path(config.policy)
     tokenizer = load_tokenizer(Path(config.tokenizer) if config.tokenizer else tokenizer_of(policy_path))
@@ -98,9 +104,17 @@ def run(config: RunConfig) -> dict[str, Any]:
             raise UserError(f"{out} holds another search; choose another folder for `out`")
         print(f"{out} is finished", flush=True)
         return earlier
-    underway = out / "underway.jsonl"
+    barrier("nothing is finished")  # else one could be done before another has looked
+    process = jax.process_index()
+    underway = out / (f"underway-{process:03d}.jsonl" if process else "underway.jsonl")
+
+    def elsewhere() -> list[Path]:
+        return [path for path in sorted(out.glob("underway*.jsonl")) if path != underway]
+
     with Pool(config.sandbox) as pool, contextlib.closing(FinishedTrees(underway, problems, provenance)) as finished:
-        kept = len(finished.kept)
+        barrier("trees opened")  # whoever had more processes before has left files for all
+        found = finished.elsewhere(elsewhere()) | finished.kept
+        kept = len(found)
         print(f"sandbox: {pool.isolation}; {len(problems)} problems, {kept} trees finished before", flush=True)
         search = Search(
             policy,
@@ -111,38 +125,42 @@ def run(config: RunConfig) -> dict[str, Any]:
             seed=config.seed,
             iteration=config.iteration,
             reward_model=rater,
-            without=finished.kept,
+            without=found.copy(),
         )
-        trees = [*finished.kept.values()]
         for tree in search:
             finished.add(tree)
-            trees.append(tree)
-            print(f"{len(trees)} of {len(problems)} trees, {time.monotonic() - began:.0f} s", flush=True)
+            found[tree.problem.id] = tree
+            print(f"{len(found)} of {len(problems)} trees, {time.monotonic() - began:.0f} s", flush=True)
         isolation = pool.isolation
+        barrier("trees grown")
+        trees = finished.complete(found, elsewhere)
+        own = search.counters
+        kept_tokens, places = (sum(n) for n in zip(*gather((own.kept, own.places)), strict=True))
     if cut := search.truncated_prompts:
         print(f"{cut} prompts were cut to search.prompt_tokens {config.search.prompt_tokens}", flush=True)
     if warning := formed_badly(step_counts(trees)):
         print(warning, flush=True)
-    trees.sort(key=lambda tree: tree.number)
     stored = [StoredTree(tree, provenance) for tree in trees]
     records, pairs = records_and_pairs(stored, config.margin)
-    write_jsonl(out / "trees.jsonl", stored)
-    write_jsonl(out / "process.jsonl", records)
-    write_jsonl(out / "pairs.jsonl", pairs)
     summary = {
         "search": key,
         **_totals(trees),
         **step_counts(trees),
         "process_records": len(records),
         "pairs": len(pairs),
-        "kept_share": search.counters.kept / max(search.counters.places, 1),
+        "kept_share": kept_tokens / max(places, 1),
         "truncated_prompts": search.truncated_prompts,
         "trees_of_earlier_attempts": kept,
         "seconds": round(time.monotonic() - began, 1),
         "isolation": isolation,
     }
-    write_jsonl(out / "summary.json", [summary])  # last: it says that all is there
-    underway.unlink()
+    if process == 0:
+        write_jsonl(out / "trees.jsonl", stored)
+        write_jsonl(out / "process.jsonl", records)
+        write_jsonl(out / "pairs.jsonl", pairs)
+        write_jsonl(out / "summary.json", [summary])  # last: it says that all is there
+        for path in (underway, *elsewhere()):
+            path.unlink()
     return summary
 
 
@@ -172,8 +190,9 @@ def _summary(out: Path) -> dict[str, Any] | None:
 def main() -> None:
     """The command."""
     config = parse(RunConfig, prog="python -m search.run", description="Reasoning data for a problem file.")
-    for name, value in run(config).items():
-        print(f"{name}: {value}")
+    with joined(config.distributed):
+        for name, value in run(config).items():
+            print(f"{name}: {value}")
 
 
 if __name__ == "__main__":

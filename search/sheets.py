@@ -8,7 +8,8 @@
 
 A sheet tells what every rollout came to, so N and Q of each node follow from it. The published exporter divides a
 program's single reward by its visits; a tree that is read as `published` has the values that it wrote, any other has
-Q / N everywhere. A sheet holds no token ids, no log-probabilities, and of a verdict the reward alone.
+Q / N everywhere. A sheet holds no token ids, no log-probabilities, and of a verdict the reward alone; its steps follow
+another grammar than ours, so that records of it cannot train a policy.
 """
 
 from __future__ import annotations

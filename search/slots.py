@@ -11,86 +11,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import jax.numpy as jnp
 import numpy as np
 
-from o1coder_jax.sampling import fold
 from search.cache import SHARED, Cache, Held, Owner, page_table
 from search.config import SearchConfig
 from search.engine import Sizes
+from search.expansion import Ended, Expansion, Piece, owners
 from search.tree import Node, Tree
-
-
-@dataclass
-class Expansion:
-    """A node whose candidates are drawn.
-
-    Attributes:
-      place: of its tree in the forest.
-      number: of this expansion in its tree; seeds and pages of its candidates go by it.
-      seeds: (K, 2), key data of the candidates.
-      steps: the candidates that have ended.
-      path: the path that they continue, once it is open; `started` of them have a row.
-    """
-
-    place: int
-    tree: Tree
-    node: int
-    number: int
-    seeds: np.ndarray
-    steps: list[Node | None]
-    path: int | None = None
-    started: int = 0
-
-    @classmethod
-    def begin(cls, place: int, tree: Tree, node: int, *, number: int, seed: np.ndarray, width: int) -> Expansion:
-        """With nothing drawn; the candidates' seeds derive from that of the tree."""
-        seeds = fold(jnp.tile(seed, (width, 1)), number * width + jnp.arange(width))
-        return cls(place, tree, node, number, np.asarray(seeds), [None] * width)
-
-    @property
-    def drawn(self) -> list[Node]:
-        """The candidates that have ended; all of them once it is complete."""
-        return [step for step in self.steps if step is not None]
-
-    @property
-    def complete(self) -> bool:
-        return len(self.drawn) == len(self.steps)
-
-    def draft(self, k: int) -> Owner:
-        """Who holds the pages of candidate k as long as it has no number of its own."""
-        return self.tree.number, -1 - (self.number * len(self.steps) + k)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Tokens to take into pages.
-
-    Attributes:
-      before: what holds the tokens before it.
-      tokens: at `places`, the first at position `start`.
-      open: the last token is left out: it is fed when the path that it ends is opened.
-    """
-
-    before: list[Held]
-    tokens: list[int]
-    places: list[int]
-    start: int
-    open: bool = True
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A row that ended its step, as candidate k of an expansion."""
-
-    expansion: Expansion
-    k: int
-    row: int
-
-
-def owners(tree: Tree, node: int) -> list[Owner]:
-    """Who holds the pages of a path, from the shared prefix on."""
-    return [SHARED, (tree.number, 0), *((tree.number, step) for step in tree.path(node))]
 
 
 @dataclass
@@ -101,12 +28,14 @@ class Part:
       config, sizes: of the search, and of this part.
       shared: tokens of the prefix that all prompts share.
       rated: whether a process reward model needs the path of every candidate until it has ended.
+      headers: that candidates at depth 1, 2, ... begin with; none if they are given nothing.
     """
 
     config: SearchConfig
     sizes: Sizes
     shared: int
     rated: bool
+    headers: Sequence[Sequence[int]] = ()
     cache: Cache = field(init=False)
     waiting: deque[Expansion] = field(default_factory=deque)
     opened: int = 0
@@ -153,6 +82,7 @@ class Part:
     def read_prompt(self, tree: Tree, now: int) -> list[Piece]:
         """The rest of a prompt; none when the pool has no room for it now, so that it is read when it is needed."""
         if not self.config.paging:
+            self._unread.add((tree.number, 0))
             return []
         shared = self.cache.get(SHARED)
         tokens = self.step_tokens(tree, (tree.number, 0))
@@ -259,9 +189,25 @@ class Part:
         before = sum(len(held.pages) for held in path[:-1]) * self.config.page_tokens
         plan["last_path_place"][index] = before + end.tokens - 1
         end.fed = end.tokens
+        self._write_texts(plan, index, expansion)
         self.opened += 1
         self._open.append(expansion)
         return True
+
+    def _write_texts(self, plan: Mapping[str, np.ndarray], index: int, expansion: Expansion) -> None:
+        """What drawing depends on beside the model: the path's tokens, and the header of the next step."""
+        if "said" in plan:
+            tree = expansion.tree
+            said = [*tree.prompt, *(token for step in tree.path(expansion.node) for token in tree.nodes[step].tokens)]
+            plan["said"][index, : len(said)] = said
+        if self.headers:
+            header = self.header(expansion)
+            plan["header"][index, : len(header)] = header
+            plan["header_length"][index] = len(header)
+
+    def header(self, expansion: Expansion) -> Sequence[int]:
+        """What the candidates of an expansion are given."""
+        return self.headers[expansion.tree.nodes[expansion.node].depth] if self.headers else ()
 
     # After a wave.
 

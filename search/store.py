@@ -105,6 +105,8 @@ def _check(tree: Tree) -> None:
         raise ValueError("node 0 is not the root")
     if any(not 0 <= node.parent < index for index, node in enumerate(tree.nodes[1:], 1)):
         raise ValueError("a node's parent does not come before it")
+    if any(not 0 <= node.given <= len(node.tokens) for node in tree.nodes):
+        raise ValueError("a node was given more tokens than it has")
     if any(not (0 <= r.end < len(tree.nodes) and -1 <= r.leaf < len(tree.nodes)) for r in tree.rollouts):
         raise ValueError("a rollout ends at no node")
 
@@ -117,7 +119,7 @@ def _node_row(node: Node) -> dict[str, Any]:
         "passed": judgement.passed,
         "total": judgement.total,
     }
-    plain = {name: getattr(node, name) for name in _PLAIN}
+    plain = {name: getattr(node, name) for name in _PLAIN} | ({"given": node.given} if node.given else {})
     return {**plain, "tokens": list(node.tokens), "action": int(node.action), "judgement": verdict}
 
 
@@ -126,6 +128,7 @@ def _node(row: dict[str, Any]) -> Node:
     return Node(
         **{name: row[name] for name in _PLAIN},
         tokens=tuple(row["tokens"]),
+        given=row.get("given", 0),
         action=Action(row["action"]),
         judgement=None if verdict is None else Judgement(**{**verdict, "verdict": Verdict(verdict["verdict"])}),
     )

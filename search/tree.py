@@ -21,16 +21,18 @@ class Node:
     Attributes:
       ended: why no step may follow: `code`, `depth`, `malformed`, `truncated`; empty for an inner node.
       code: the program, for a code step.
-      log_probability: of its tokens.
+      given: so many of its tokens, the first, are a header that it was given; they are no part of its text.
+      log_probability: of the others.
       judgement, reward: set when a rollout came here; reward stays None if it could not be checked.
       visits, value: set when the tree is finished; value is None for a node that was never visited.
-      prior: its log-probability per token, with those of the candidates that were merged into it.
+      prior: its log-probability per token that was drawn, with those of the candidates that were merged into it.
       opinion: the process reward model's, in [0, 1]; None without one.
     """
 
     parent: int
     depth: int
     tokens: tuple[int, ...] = ()
+    given: int = 0
     text: str = ""
     action: Action = Action.NONE
     log_probability: float = 0.0
@@ -46,6 +48,11 @@ class Node:
     @property
     def terminal(self) -> bool:
         return bool(self.ended)
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens it was drawn with."""
+        return len(self.tokens) - self.given
 
     def judge(self, judgement: Judgement, alpha: float) -> None:
         self.judgement = judgement if self.code is not None else None
@@ -162,7 +169,7 @@ class Tree:
                 self.nodes.append(node)
                 node.opinion = opinion.get(node.tokens)
         for node in candidates:
-            node.prior = node.log_probability / max(len(node.tokens), 1)
+            node.prior = node.log_probability / max(node.drawn, 1)
             if merge:
                 node.prior += math.log(count[node.tokens])
         return fresh
@@ -182,17 +189,19 @@ def read_step(
     stopped: bool,
     tokenizer: Vocabulary,
     config: SearchConfig,
+    given: int = 0,
 ) -> Node:
-    """A candidate at `depth`, from the ids that were drawn; `stopped` says that they met a stop.
+    """A candidate at `depth`, from a row's ids, `given` of them its header; `stopped` says that they met a stop.
 
     Its text ends with the marker. The last token may hold more: what comes after the marker is no part of the step, but
     it stays on the path, for the ids are what the model said and will read.
     """
-    text = next(iter(split_path(tokenizer.decode(tokens))), "")
+    drawn = tokens[given:]
+    text = next(iter(split_path(tokenizer.decode(drawn))), "")
     step = parse_step(text)
     # An end of text is none of the markers; it closes a path as END does.
     right = text.endswith(STEP_END) != step.terminal
-    early = any(marker in tokenizer.decode(tokens[:-1]) for marker in (STEP_END, END))  # spelled out in other tokens
+    early = any(marker in tokenizer.decode(drawn[:-1]) for marker in (STEP_END, END))  # spelled out in other tokens
     too_long = not step.terminal and len(tokens) > config.step_tokens
     if not stopped or too_long:
         ended = "truncated"
@@ -206,6 +215,7 @@ def read_step(
         parent=parent,
         depth=depth,
         tokens=tokens,
+        given=given,
         text=text,
         action=step.action,
         log_probability=log_probability,

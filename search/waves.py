@@ -1,11 +1,12 @@
 """The search loop: many trees in lockstep, one wave of decoding at a time.
 
     while trees remain:
+        agree    what any process needs in this round is done in all: the one gather    (between processes)
+        wave     the queue's candidates take the rows that are free; all rows decode    (device; sandbox meanwhile)
+        read     rows that have ended become candidates, and are rated                  (device)
         plant    free places get the next problems                                      (device: read prompts)
         turn     back up the verdicts that have come, attach candidates, walk on        (device)
         follow   programs under the cursors go to the judge, nodes to the queue; finished trees are handed out
-        wave     the queue's candidates take the rows that are free; all rows decode    (device; sandbox meanwhile)
-        read     rows that have ended become candidates
 
 A wave is a fixed number of decode steps over fixed rows; a row that has ended its step is taken by the next candidate
 of any tree, and a tree that lacks a verdict takes none meanwhile. What a tree does depends on its own verdicts in the
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from jax.sharding import Mesh
@@ -34,11 +36,31 @@ from o1coder_jax.sampling import seed_for
 from search.baselines import Levels
 from search.config import SearchConfig
 from search.device import Device, Report
+from search.expansion import Ended, Expansion, Piece
 from search.forest import Growth
 from search.growing import Attached, Growing, Judge
 from search.rollouts import Orders
-from search.slots import Ended, Expansion, Part, Piece
+from search.slots import Part
 from search.tree import Node, Tree, read_step
+
+Pieces = list[list[Piece]]  # for each part
+
+
+@dataclass(frozen=True)
+class Round:
+    """What all processes do in a round, because one of them needs it.
+
+    Attributes:
+      reads: of paths whose pages were dropped, one after the other; True for the shape of whole paths.
+      decodes: a wave runs.
+      plants: readings of new problems' prompts.
+      grows: some tree is not finished.
+    """
+
+    reads: tuple[bool, ...]
+    decodes: bool
+    plants: int
+    grows: bool
 
 
 @dataclass
@@ -119,7 +141,7 @@ class Search:
         self.counters = Counters()
         self.device = Device(policy, reward_model, config, mesh)
         self.mesh, own = mesh, own_shards(mesh)
-        # With several processes each has a fixed share: nothing but what they call next must be agreed on.
+        # With several processes each has a fixed share: only what they call next must be agreed on.
         mine = [(i, problem) for i, problem in enumerate(problems) if i % count in own]
         self.waiting = deque((i, problem) for i, problem in mine if problem.id not in without)
         self.places: list[Growing | Levels | None] = [None] * self.device.trees
@@ -128,7 +150,7 @@ class Search:
         prompts = [ids for ids, _ in self._prompts]
         shared = common_prefix(prompts, config.page_tokens) if config.paging else []
         self._rated = reward_model is not None
-        self.parts = [Part(config, self.device.sizes, len(shared), self._rated) for _ in own]
+        self.parts = [Part(config, self.device.sizes, len(shared), self._rated, self.device.headers) for _ in own]
         self._check_pages()
         if shared:
             self.device.read([part.read_shared(shared) for part in self.parts])
@@ -140,41 +162,77 @@ class Search:
 
     def __iter__(self) -> Iterator[Tree]:
         """The main loop; see the top of this file."""
-        while self._plant():
+        while True:
+            lost = self._lost()
+            needed = self._agree(lost)
+            if not (needed.grows or needed.plants):
+                return
+            if needed.decodes:
+                self._decode(needed.reads, lost)
+            elif not needed.plants:
+                self._await_verdict()
+            for _ in range(needed.plants):
+                self._plant()
             if self.config.baseline.kind == "none":
                 yield from self._follow(self.device.turn(self._orders()))
             else:
                 yield from self._advance()
-            if any(agree(self.mesh, any(part.busy for part in self.parts))):
-                self._decode()
-            else:
-                self._await_verdict()
+
+    # Agree.
+
+    def _agree(self, lost: Sequence[Pieces]) -> Round:
+        """What is needed here or elsewhere; the loop's only talk between processes, beside what jitted calls do."""
+        kinds = [1 + self.device.long(pieces) for pieces in lost]
+        kinds += [0] * (self.device.sizes.openings - len(kinds))  # each reads for a path that the next wave opens
+        plants, grows, busy, *kinds = agree(
+            self.mesh, self._plantings(), any(self.places), any(part.busy for part in self.parts), *kinds
+        )
+        return Round(tuple(kind == 2 for kind in kinds if kind), bool(busy), plants, bool(grows))
+
+    def _lost(self) -> list[Pieces]:
+        """The ends of paths whose pages were dropped, in the order in which they are read before the next wave."""
+        rounds: list[Pieces] = []
+        while any(pieces := [part.read_lost(self.counters.waves) for part in self.parts]):
+            rounds.append(pieces)
+        return rounds
+
+    def _free(self) -> list[deque[int]]:
+        """The free places of each part."""
+        size = len(self.places) // len(self.parts)
+        return [
+            deque(place for place in range(d * size, (d + 1) * size) if self.places[place] is None)
+            for d in range(len(self.parts))
+        ]
+
+    def _plantings(self) -> int:
+        """Readings that give free places to waiting problems, when enough are free to be worth one."""
+        batch, left, empty = self.device.sizes.prompts, len(self.waiting), not any(self.places)
+        free = [len(places) for places in self._free()]
+        count = 0
+        while left and (empty or max(free) >= batch):
+            empty, count = False, count + 1
+            for _ in range(batch):
+                for d in range(len(free)):
+                    if left and free[d]:
+                        left, free[d] = left - 1, free[d] - 1
+        return count
 
     # Plant.
 
-    def _plant(self) -> bool:
-        """Gives free places to waiting problems, when enough are free to be worth a reading; says if any tree grows."""
-        per_part, batch = len(self.places) // len(self.parts), self.device.sizes.prompts
-        free = [
-            deque(place for place in range(d * per_part, (d + 1) * per_part) if self.places[place] is None)
-            for d in range(len(self.parts))
-        ]
-        while True:
-            plants = self.waiting and (any(len(f) >= batch for f in free) or not any(self.places))
-            plants, grows = agree(self.mesh, bool(plants), any(self.places))
-            if not plants:
-                return grows
-            pieces: list[list[Piece]] = [[] for _ in self.parts]
-            seeds = {}
-            for _ in range(batch):
-                for d, part in enumerate(self.parts):
-                    if self.waiting and free[d]:
-                        place = free[d].popleft()
-                        self.places[place] = growing = self._next_tree(place)
-                        seeds[place] = growing.seed
-                        pieces[d] += part.read_prompt(growing.tree, self.counters.waves)
-            self.device.read(pieces)
-            self.device.plant(seeds)
+    def _plant(self) -> None:
+        """Gives free places to waiting problems: as many in each part as are read in one go."""
+        free = self._free()
+        pieces: list[list[Piece]] = [[] for _ in self.parts]
+        seeds = {}
+        for _ in range(self.device.sizes.prompts):
+            for d, part in enumerate(self.parts):
+                if self.waiting and free[d]:
+                    place = free[d].popleft()
+                    self.places[place] = growing = self._next_tree(place)
+                    seeds[place] = growing.seed
+                    pieces[d] += part.read_prompt(growing.tree, self.counters.waves)
+        self.device.read(pieces)
+        self.device.plant(seeds)
 
     def _next_tree(self, place: int) -> Growing | Levels:
         number, problem = self.waiting.popleft()
@@ -223,7 +281,7 @@ class Search:
     def _adopt(self, place: int, new: Attached) -> None:
         self._part(place).adopt(new.expansion, new.numbers)
         steps = zip(new.expansion.drawn, new.fresh, strict=True)
-        self.counters.kept += sum(len(step.tokens) for step, fresh in steps if fresh)
+        self.counters.kept += sum(step.drawn for step, fresh in steps if fresh)
 
     def _part(self, place: int) -> Part:
         return self.parts[place * len(self.parts) // len(self.places)]
@@ -291,14 +349,11 @@ class Search:
 
     # Wave and read.
 
-    def _decode(self) -> None:
+    def _decode(self, reads: Sequence[bool], lost: Sequence[Pieces]) -> None:
         now = self.counters.waves
-        while True:
-            lost = [part.read_lost(now) for part in self.parts]
-            reads, long = agree(self.mesh, any(lost), self.device.long(lost))
-            if not reads:
-                break
-            self.device.read(lost, long=long)
+        nothing: Pieces = [[] for _ in self.parts]
+        for long, ends in zip_longest(reads, lost, fillvalue=nothing):
+            self.device.read(ends, long=bool(long))
         self.counters.reread = sum(part.reread for part in self.parts)
         started = sum(part.started for part in self.parts)
         done, stopped, length, tokens, log_probability = self.device.wave(self.parts, now)
@@ -316,7 +371,8 @@ class Search:
                 if piece is not None:
                     steps[d].append(step)
                     pieces[d].append(piece)
-        if self._rated and any(agree(self.mesh, any(steps))):
+        # Whether a row ends in another process is not known here, and asking costs more than rating nothing.
+        if self._rated and (self.mesh.is_multi_process or any(steps)):
             opinions = self.device.rate(pieces)
             for d, found in enumerate(steps):
                 for step, opinion in zip(found, opinions[d], strict=False):
@@ -325,12 +381,21 @@ class Search:
 
     def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
-        tree.tokens += len(ids)
-        self.counters.tokens += len(ids)
+        given = len(self._part(ended.expansion.place).header(ended.expansion))
+        tree.tokens += len(ids) - given
+        self.counters.tokens += len(ids) - given
         self.device.fed += len(ids) - 1  # its last token is fed when somebody continues it
         depth = tree.nodes[parent].depth + 1
-        vocabulary = self.policy.tokenizer
-        return read_step(ids, log_probability, parent, depth, stopped=stopped, tokenizer=vocabulary, config=self.config)
+        return read_step(
+            ids,
+            log_probability,
+            parent,
+            depth,
+            stopped=stopped,
+            tokenizer=self.policy.tokenizer,
+            config=self.config,
+            given=given,
+        )
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:

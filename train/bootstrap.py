@@ -60,20 +60,23 @@ class BootstrapConfig:
 
 def write_parts(session: Session) -> None:
     """Builds the run's problems, with what was set aside and why, as files of the run folder."""
-    config = session.config
     with session.run.stage_scope("problems") as stage:
-        rejected: list[Rejected] = []
-        if config.problems.source == "curriculum":
-            parts = build(config.problems.curriculum, config.seed)
-        else:
-            parts, rejected = checked_parts(config.problems, config.seed, session.pool)
-        session.part_path(PARTS[0]).parent.mkdir(exist_ok=True)
-        for part in PARTS:
-            stage.result[part] = write_jsonl(session.part_path(part), getattr(parts, part))
-        write_jsonl(session.run.folder / "problems" / "set_aside.jsonl", rejected)
-        stage.result["set_aside"] = len(rejected)
-        for row in rejected:
-            print(f"set aside {row.id}: {row.reason}", flush=True)
+        stage.result |= session.once(lambda: _written_parts(session)) or {}
+
+
+def _written_parts(session: Session) -> dict[str, int]:
+    config = session.config
+    rejected: list[Rejected] = []
+    if config.problems.source == "curriculum":
+        parts = build(config.problems.curriculum, config.seed)
+    else:
+        parts, rejected = checked_parts(config.problems, config.seed, session.pool)
+    session.part_path(PARTS[0]).parent.mkdir(exist_ok=True)
+    counts = {part: write_jsonl(session.part_path(part), getattr(parts, part)) for part in PARTS}
+    write_jsonl(session.run.folder / "problems" / "set_aside.jsonl", rejected)
+    for row in rejected:
+        print(f"set aside {row.id}: {row.reason}", flush=True)
+    return {**counts, "set_aside": len(rejected)}
 
 
 def teaching_parts(session: Session) -> Parts:
@@ -130,8 +133,8 @@ def run(session: Session) -> None:
         problems = teaching_parts(session).training
         if not problems:
             raise UserError("the bootstrap has no training problems; raise problems.curriculum.training")
-        tokenizer = fit_tokenizer(session, problems)
-        tokenizer.save(session.tokenizer_path)
+        session.once(lambda: fit_tokenizer(session, problems).save(session.tokenizer_path))
+        tokenizer = session.tokenizer
         examples = lessons(session, problems, tokenizer)
         usable = fitting(examples, config.batch.length)
         stage.result |= {

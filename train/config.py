@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import GenerationConfig
+from o1coder_jax.hosts import DistributedConfig
 from o1coder_jax.mesh import MeshConfig
 from o1coder_jax.problems import ProblemsConfig
 from o1coder_jax.tokenizer import TokenizerConfig
@@ -43,6 +44,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)

@@ -265,7 +265,7 @@ def run(session: Session, iteration: int) -> None:
                 stage.result["hard"] = hard_problems(session, policy)
             else:
                 stage.result["hard"] = hard_solved(session, policy, base["hard"])
-        stage.result |= session.costs()
+        stage.result |= session.judging.costs()
         stage.result["best_so_far"] = is_best(session, iteration, stage.result["validation_greedy"])
         if stage.result["best_so_far"]:
             session.save_model(BEST, policy.weights, iteration=iteration)

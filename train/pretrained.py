@@ -146,7 +146,7 @@ def prepare(session: Session) -> None:
     if policy and prm:
         check_same(vocabulary_of(policy), vocabulary_of(prm), prm)
     if policy or tcg:
-        prompts_of(config).save(session.prompts_path)
+        session.once(lambda: prompts_of(config).save(session.prompts_path))
 
 
 def start(session: Session, name: str) -> tuple[dict[str, Any], str]:
@@ -158,10 +158,7 @@ def start(session: Session, name: str) -> tuple[dict[str, Any], str]:
     folder = session.config.policy.checkpoint
     assert folder is not None
     vocabulary = vocabulary_of(folder)
-    vocabulary.save(session.tokenizer_path)
-    for file in FILES:
-        if (Path(folder) / file).exists():
-            shutil.copyfile(Path(folder) / file, session.tokenizer_path.with_name(file))
+    session.once(lambda: _keep_tokenizer(vocabulary, Path(folder), session.tokenizer_path))
     loaded = load(session, folder)
     examples = vocabulary.encode(session.asking.policy.before)
     result = {
@@ -178,6 +175,13 @@ def start(session: Session, name: str) -> tuple[dict[str, Any], str]:
         f"{'by its chat template' if result['chat_template'] else 'as plain text: it has no chat template'}"
     )
     return result, line
+
+
+def _keep_tokenizer(vocabulary: ByteLevelVocabulary, folder: Path, path: Path) -> None:
+    vocabulary.save(path)
+    for name in FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, path.with_name(name))
 
 
 def check_same(policy: Vocabulary, other: ByteLevelVocabulary, folder: str) -> None:

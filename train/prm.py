@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate, row_shards, shard_rows
+from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
 from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
 from o1coder_jax.transformer import ModelConfig, Transformer
@@ -142,7 +142,7 @@ def score_sequences(
         chosen = order[start : start + rows]
         length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
         batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
-        scores = np.asarray(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
+        scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
         for row, index in enumerate(chosen):
             out[index] = scores[row, : len(sequences[index])]
     return out

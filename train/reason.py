@@ -5,7 +5,8 @@
 Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
 `process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). The trees themselves go to
 `trees.jsonl`. Trees that have ended survive a kill: the same command grows only the others. With `search.value_weight`
-above 0 the process reward model of the round before takes part; in the first round there is none, and its weight is 0.
+above 0, or a baseline that ranks by it, the process reward model of the round before takes part; in the first round
+there is none: its weight is 0, and paths are ranked by likelihood.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import dataclasses
 
 from o1coder_jax.estimates import mean
+from o1coder_jax.hosts import barrier, gather
 from o1coder_jax.prm import RewardModel
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of
@@ -42,33 +44,38 @@ def run(session: Session, iteration: int) -> None:
         )
         path = stage.underway("trees.jsonl")
         with contextlib.closing(FinishedTrees(path, problems, provenance, replace=True)) as finished:
-            if finished.kept:
-                print(f"{names('search')}: {len(finished.kept)} trees were finished before", flush=True)
+            barrier("trees opened")  # whoever had more processes before has left files for all
+            kept = finished.elsewhere(stage.underway_elsewhere(path.name)) | finished.kept
+            if kept:
+                print(f"{names('search')}: {len(kept)} trees were finished before", flush=True)
             search = Search(
                 policy,
                 problems,
-                session.judge,
+                session.judging.judge,
                 config,
                 session.mesh,
                 seed=session.config.seed,
                 iteration=iteration,
                 reward_model=reward_model,
-                without=finished.kept,
+                without=kept,
             )
-            trees = [*finished.kept.values()]
-            bar.advance(len(trees))
+            bar.advance(len(kept))
+            found = dict(kept)
             for tree in search:
                 finished.add(tree)
                 bar.advance()
-                trees.append(tree)
-        trees.sort(key=lambda tree: tree.number)
+                found[tree.problem.id] = tree
+            barrier("trees grown")
+            trees = finished.complete(found, lambda: stage.underway_elsewhere(path.name))
+        own = search.counters
+        kept_tokens, places, rated = (sum(n) for n in zip(*gather((own.kept, own.places, own.rated)), strict=True))
         ended: dict[str, int] = {}
         count = 0
         for tree in trees:
             stored = StoredTree(tree, provenance)
-            stage.append("trees.jsonl", [stored])
+            stage.append_shared("trees.jsonl", [stored])
             records = stored.records()
-            count += stage.append("process.jsonl", records)
+            count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
         formed = step_counts(trees)
@@ -81,16 +88,16 @@ def run(session: Session, iteration: int) -> None:
             "ended": ended,
             **formed,
             "tokens_generated": sum(tree.tokens for tree in trees),
-            "kept_share": search.counters.kept / max(search.counters.places, 1),
+            "kept_share": kept_tokens / max(places, 1),
             "waves": search.counters.waves,
             "reward_model": reward_model.fingerprint if reward_model is not None else None,
             "value_weight": config.value_weight,
-            "tokens_rated": search.counters.rated,
+            "tokens_rated": rated,
             "truncated_prompts": search.truncated_prompts,
             "executions": sum(tree.tests_run for tree in trees),
             "infra_errors": sum(tree.infra_errors for tree in trees),
         }
-        session.costs()  # begins to count anew
+        session.judging.costs()  # begins to count anew
         if cut := search.truncated_prompts:
             cap = session.config.search.prompt_tokens
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
@@ -102,11 +109,14 @@ def run(session: Session, iteration: int) -> None:
 def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, RewardModel | None]:
     """The settings of a round of search, and the process reward model that they ask for."""
     config = session.config.search.resolved()
-    if not config.value_weight:
+    rated = config.baseline.rated
+    if not (config.value_weight or rated):
         return config, None
     if iteration == 1:
-        print("001-search: there is no process reward model yet; search.value_weight is 0 in this round", flush=True)
-        return dataclasses.replace(config, value_weight=0.0), None
+        instead = "search.baseline.ranking is likelihood" if rated else "search.value_weight is 0"
+        print(f"001-search: there is no process reward model yet; {instead} in this round", flush=True)
+        baseline = dataclasses.replace(config.baseline, ranking="likelihood") if rated else config.baseline
+        return dataclasses.replace(config, value_weight=0.0, baseline=baseline), None
     before = iteration - 1
     session.require(StageName(before)("prm"), f"train.prm --iteration {before}")
     return config, RewardModel(*session.load_model(f"prm-{before:03d}", value_head=True))

@@ -105,19 +105,21 @@ def sample_round(
     prompts = [prompt for prompt in session.prompts(problems) for _ in range(config.samples)]
     paths = list(itertools.chain.from_iterable(drawn))
     owners = [problem for problem in problems for _ in range(config.samples)]
-    futures = [
-        None
-        if path.code is None
-        else session.submit(
-            Submission(f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True)
-        )
-        for owner, path in zip(owners, paths, strict=True)
-    ]
+    pending = session.judging.submit_all(
+        [
+            None
+            if path.code is None
+            else Submission(
+                f"rl:{owner.id}", path.code, tests[owner.id], owner.fn_name, owner.compare, stop_at_failure=True
+            )
+            for owner, path in zip(owners, paths, strict=True)
+        ]
+    )
     scores = score_sequences(
         *judge, [[*prompt, *path.sample.tokens] for prompt, path in zip(prompts, paths, strict=True)], session.mesh
     )
     stops = policy.stops()
-    verdicts = [None if future is None else future.result() for future in futures]
+    verdicts = pending.result()
     outcome = np.array([float(v is not None and v.accepted) for v in verdicts])
     usable = np.array([v is None or v.checked for v in verdicts])
     rewards, process = [], []
@@ -220,7 +222,7 @@ def run(session: Session, iteration: int) -> None:
             "skipped_updates": int(trainer.state.skipped),
             "weights": session.save_model(policy_name(iteration), trainer.weights),
         }
-        stage.result |= session.costs()
+        stage.result |= session.judging.costs()
 
 
 if __name__ == "__main__":

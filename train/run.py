@@ -29,23 +29,24 @@ import dataclasses
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
+from o1coder_jax.hosts import barrier
 from train import environment, progress
 from train.run_files import AppendedFile, Events, Lock, clean, read_json, to_line, truncate, write_json, writing
-from train.run_opening import prepare
+from train.run_opening import CONFIG, prepare
 from train.run_stages import FinishedStage, committed_sizes, finished_stages, host_folder, read_records
 
 METRICS = "metrics.jsonl"
 _RECORD_NAMES = "records.json"  # which files are ours to take back, also when the stage that made them is unfinished
+_POLL_SECONDS = 0.1
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -57,16 +58,26 @@ class Hosts:
       process: this process's index; process 0 writes what is of the whole run.
       processes: how many there are.
       barrier: waits for all of them; takes a name that is the same on all.
+      patience_seconds: that a file which process 0 has written may take to be seen here; 0 does not look.
     """
 
     process: int
     processes: int
     barrier: Callable[[str], None]
+    patience_seconds: float = 0.0
 
     @classmethod
     def of_jax(cls) -> Hosts:
         """As JAX was started."""
-        return cls(jax.process_index(), jax.process_count(), multihost_utils.sync_global_devices)
+        return cls(jax.process_index(), jax.process_count(), barrier, patience_seconds=90.0)
+
+    def see(self, path: Path) -> None:
+        """Waits until this process sees a file that process 0 has written: network file systems show it late."""
+        deadline = time.monotonic() + self.patience_seconds
+        while self.process and self.patience_seconds and not path.exists():
+            if time.monotonic() > deadline:
+                raise UserError(f"process {self.process} does not see {path}; give all hosts the same run folder")
+            time.sleep(_POLL_SECONDS)
 
 
 class Run:
@@ -76,7 +87,7 @@ class Run:
         """Use `Run.open`."""
         self.folder = folder
         self.process = hosts.process
-        self._hosts = hosts
+        self.hosts = hosts
         self._own = host_folder(folder, hosts.process)
         self._lock = lock
         self._under_way: str | None = None
@@ -107,6 +118,7 @@ class Run:
         folder, hosts = Path(folder), hosts or Hosts.of_jax()
         if hosts.process:
             hosts.barrier(f"prepare {folder}")
+            hosts.see(folder / CONFIG)
         own = host_folder(folder, hosts.process)
         with writing(own):
             own.mkdir(parents=True, exist_ok=True)
@@ -157,13 +169,13 @@ class Run:
         if name not in [stage.name for stage in stages]:
             names = ", ".join(stage.name for stage in stages)
             raise UserError(f"{self.folder} has no finished stage {name}; it has {names or 'none'}")
-        self._hosts.barrier(f"rewind {name}")
+        self.hosts.barrier(f"rewind {name}")
         if self.process == 0:
             while stages:  # from the last, so that a kill in between leaves a shorter but sound run
                 (self.folder / "stages" / f"{stages[-1].name}.json").unlink()
                 if stages.pop().name == name:
                     break
-        self._hosts.barrier(f"rewound {name}")
+        self.hosts.barrier(f"rewound {name}")
         self._roll_back()
 
     # What is under way.
@@ -203,15 +215,16 @@ class Run:
             seconds=round(stage.seconds, 3),
             result=clean(stage.result),
             sizes=sizes,
-            processes=self._hosts.processes,
+            processes=self.hosts.processes,
         )
         path = self._own / "stages" / f"{stage.name}.json"
         if self.process:
             write_json(path, dataclasses.asdict(done))
-        self._hosts.barrier(f"finish {stage.name}")
+        self.hosts.barrier(f"finish {stage.name}")
         if self.process == 0:
             write_json(path, dataclasses.asdict(done))
-        self._hosts.barrier(f"finished {stage.name}")
+        self.hosts.barrier(f"finished {stage.name}")
+        self.hosts.see(self.folder / "stages" / path.name)
         self._forget_underway({stage.name})
 
     def _sizes(self) -> dict[str, int]:
@@ -308,9 +321,19 @@ class Stage:
         self._files[name].append(b"".join(lines))
         return len(lines)
 
+    def append_shared(self, name: str, rows: Sequence[Any]) -> int:
+        """Appends rows that every process has alike, once; returns how many."""
+        return len(rows) if self.run.process else self.append(name, rows)
+
     def underway(self, name: str) -> Path:
         """Where this process may keep a file for the next attempt, should this one be killed; gone with the commit."""
         return self.run._own / "underway" / self.name / name
+
+    def underway_elsewhere(self, name: str) -> list[Path]:
+        """The files of that name that other processes keep, or kept in an attempt with more of them."""
+        folders = [self.run.folder, *sorted((self.run.folder / "hosts").glob("*"))]
+        paths = [folder / "underway" / self.name / name for folder in folders if folder != self.run._own]
+        return [path for path in paths if path.exists()]
 
     def progress(self, total: int, description: str = "") -> contextlib.AbstractContextManager[progress.Progress]:
         """A progress display: `with stage.progress(200, "trees") as bar: bar.advance()`."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +19,8 @@ from o1coder_jax import checkpoint
 from o1coder_jax import config as configuration
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
-from o1coder_jax.mesh import make_mesh, prepare_cpu, replicate, row_shards
+from o1coder_jax.hosts import barrier, joined
+from o1coder_jax.mesh import host_copy, keep_compiled, make_mesh, prepare_cpu, replicate, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.prompts import Prompts
@@ -31,17 +30,19 @@ from o1coder_jax.steps import END
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import ModelConfig, Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
-from sandbox.pool import Outputs, Pool, Submission, submission_for
+from sandbox.pool import Pool, submission_for
 from train import pretrained
+from train.judging import Judging
 from train.progress import Progress
 from train.run import Run, Stage
 
 if TYPE_CHECKING:
     from train.config import Config
 
-COMPILED = ".compiled"  # inside the folder of all runs: what XLA compiled, for the next run of the same shapes
 PROMPTS = "prompts.json"  # in a run folder: how its models are asked, where that takes more than a marker
 PARTS = ("training", "selfplay", "validation", "heldout")
+MAY_DIFFER = ("iterations", "sandbox.workers", "sandbox.queue", "runs", "distributed")
+T = TypeVar("T")
 
 
 class Session:
@@ -51,83 +52,49 @@ class Session:
       config: the run's.
       run: its folder.
       mesh: the devices.
+      judging: the sandboxes.
     """
 
     def __init__(self, config: Config, run: Run, mesh: Mesh):
         self.config, self.run, self.mesh = config, run, mesh
-        self._pool: Pool | None = None
-        self._judged: list[Future[Judgement]] = []
-        self._outputs = 0
-        self._cache = (0, 0)  # hits and lookups that `costs` has told
+        self.judging = Judging(config.sandbox, run.hosts, self._say_sandbox)
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
         config = pretrained.resolved(config)
-        prepare_cpu(config.mesh)
-        mesh = make_mesh(config.mesh)
-        check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
-        # That only costs time; a full disk is said once, by what has to be written.
-        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
-        jax.config.update("jax_compilation_cache_dir", str((Path(config.runs) / COMPILED).absolute()))
-        folder = Path(config.runs) / config.name
-        with Run.open(
-            folder, config, fresh=fresh, may_differ=("iterations", "sandbox.workers", "sandbox.queue", "runs")
-        ) as run:
-            session = cls(config, run, mesh)
-            try:
-                yield session
-            finally:
-                if session._pool is not None:
-                    session._pool.close()
+        with joined(config.distributed):
+            prepare_cpu(config.mesh)
+            mesh = make_mesh(config.mesh)
+            check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
+            keep_compiled(Path(config.runs))
+            folder = Path(config.runs) / config.name
+            with Run.open(folder, config, fresh=fresh, may_differ=MAY_DIFFER) as run:
+                session = cls(config, run, mesh)
+                try:
+                    yield session
+                finally:
+                    session.judging.close()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what is of the whole run."""
+        return self.run.process == 0
+
+    def once(self, write: Callable[[], T]) -> T | None:
+        """Has process 0 alone write something; all go on when it is written."""
+        result = write() if self.first else None
+        barrier("written")
+        return result
 
     @property
     def pool(self) -> Pool:
-        """The sandbox; started when it is first asked for."""
-        if self._pool is None:
-            self._pool = Pool(self.config.sandbox)
-            self.run.add_facts(isolation=self._pool.isolation)
-            print(f"sandbox: {self._pool.isolation}, {self.config.sandbox.workers} workers", flush=True)
-        return self._pool
+        """This host's sandbox."""
+        return self.judging.pool
 
-    def judge(self, problem: Problem, code: str) -> Future[Judgement]:
-        """A future verdict on the problem's own tests."""
-        return self.submit(submission_for(problem, code))
-
-    def submit(self, submission: Submission) -> Future[Judgement]:
-        """A future verdict, counted in `costs`."""
-        future = self.pool.submit(submission)
-        self._judged.append(future)
-        return future
-
-    def outputs(self, code: str, inputs: Sequence[Any], fn_name: str | None) -> Outputs:
-        """What a program gives for each input, counted in `costs`."""
-        self._outputs += len(inputs)
-        return self.pool.outputs(code, inputs, fn_name)
-
-    def costs(self) -> dict[str, int]:
-        """What was judged since the last call: tests that programs met (`executions`), and failures of our own.
-
-        A verdict that the sandbox remembers counts like one that it had to find, so that a run which was killed, and
-        whose sandbox forgot, comes to the same figures as one that was not. How many were remembered stands beside that
-        (`cache_hits` of `cache_lookups`, in tests), and does depend on it.
-        """
-        judgements = [future.result() for future in self._judged]
-        executions = self._outputs + sum(len(judgement.tests) for judgement in judgements if judgement.checked)
-        self._judged, self._outputs = [], 0
-        told, self._cache = self._cache, self._cache_counts()
-        return {
-            "executions": executions,
-            "infra_errors": sum(not judgement.checked for judgement in judgements),
-            "cache_hits": self._cache[0] - told[0],
-            "cache_lookups": self._cache[1] - told[1],
-        }
-
-    def _cache_counts(self) -> tuple[int, int]:
-        if self._pool is None:
-            return 0, 0
-        metrics = self._pool.metrics()
-        return int(metrics["cache_hits"]), int(metrics["cache_lookups"])
+    def _say_sandbox(self, pool: Pool) -> None:
+        self.run.add_facts(isolation=pool.isolation)
+        print(f"sandbox: {pool.isolation}, {self.config.sandbox.workers} workers", flush=True)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -174,11 +141,11 @@ class Session:
         self, programs: Sequence[tuple[Problem, str | None]], *, hidden: bool = False
     ) -> list[Judgement | None]:
         """Verdicts on the own or the hidden tests, up to the first failure; None where there is no program."""
-        futures = [
-            None if code is None else self.submit(submission_for(problem, code, hidden=hidden, stop_at_failure=True))
+        submissions = [
+            None if code is None else submission_for(problem, code, hidden=hidden, stop_at_failure=True)
             for problem, code in programs
         ]
-        return [None if future is None else future.result() for future in futures]
+        return self.judging.submit_all(submissions).result()
 
     def generate(
         self,
@@ -310,10 +277,10 @@ def check_rows(config: Config, parts: int) -> None:
 
 
 def fingerprint(weights: Any) -> str:
-    """Sixteen hexadecimal digits that identify weights, bit for bit."""
+    """Sixteen hexadecimal digits that identify weights, bit for bit; every process must ask."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(weights):
-        digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        digest.update(np.ascontiguousarray(host_copy(leaf)).tobytes())
     return digest.hexdigest()[:16]
 
 

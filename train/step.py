@@ -21,7 +21,16 @@ from optax import contrib
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import Batch, Metrics
-from o1coder_jax.mesh import ROWS, constrain, parameter_name, replicate, row_shards, shard_parameters, shard_rows
+from o1coder_jax.mesh import (
+    ROWS,
+    constrain,
+    host_copy,
+    parameter_name,
+    replicate,
+    row_shards,
+    shard_parameters,
+    shard_rows,
+)
 from o1coder_jax.transformer import Transformer
 from train.data import HostBatch
 
@@ -275,12 +284,12 @@ def _scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: Batch, score:
 
 def sequence_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """`losses.sequence_scores` of a host batch: (B,)."""
-    return np.asarray(_scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores))
+    return host_copy(_scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores))
 
 
 def token_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
     """log p of every token of a host batch: (B, S)."""
-    return np.asarray(_scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0])
+    return host_copy(_scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0])
 
 
 def replicate_scalars(mesh: Mesh, state: TrainState) -> TrainState:

@@ -154,10 +154,10 @@ def valid_cases(session: Session, problems: Sequence[Problem], answers: Sequence
         Submission(f"tcg:{problem.id}", problem.solutions[0], tuple(a.cases), problem.fn_name, problem.compare)
         for problem, a in zip(problems, answers, strict=True)
     ]
-    futures = [session.submit(submission) if submission.tests else None for submission in submissions]
+    judgements = session.judging.submit_all([one if one.tests else None for one in submissions]).result()
     out = []
-    for submission, future in zip(submissions, futures, strict=True):
-        judged = [result.verdict == "accepted" for result in future.result().tests] if future is not None else []
+    for submission, judgement in zip(submissions, judgements, strict=True):
+        judged = [result.verdict == "accepted" for result in judgement.tests] if judgement is not None else []
         # A judgement that failed as a whole has one result for all tests.
         out.append(judged if len(judged) == len(submission.tests) else [False] * len(submission.tests))
     return out
@@ -182,7 +182,7 @@ def kill_rate(
     programs = sample_programs(session, session.load_policy(policy_name(0)), problems, samples=1, salt=7)
     codes = [drawn[0].code for drawn in programs]
     hidden = session.judge_all([(p, code) for p, code in zip(problems, codes, strict=True)], hidden=True)
-    wrong, killed = 0, 0
+    wrong, tried = 0, []
     for problem, code, verdict, a, fine in zip(problems, codes, hidden, answers, valid, strict=True):
         if code is None or verdict is None or not verdict.checked or verdict.accepted:
             continue
@@ -190,10 +190,13 @@ def kill_rate(
         suite = tcg.distinct([case for case, good in zip(a.cases, fine, strict=True) if good])
         suite = suite[: session.config.tcg.suite]
         if suite:
-            submission = Submission(
-                f"kill:{problem.id}", code, tuple(suite), problem.fn_name, problem.compare, stop_at_failure=True
+            tried.append(
+                Submission(
+                    f"kill:{problem.id}", code, tuple(suite), problem.fn_name, problem.compare, stop_at_failure=True
+                )
             )
-            killed += not session.submit(submission).result().accepted
+    verdicts = session.judging.submit_all(tried).result()
+    killed = sum(verdict is not None and not verdict.accepted for verdict in verdicts)
     return (killed / wrong if wrong else None), wrong
 
 
@@ -205,13 +208,13 @@ def reward_tests(session: Session, weights: Any, problems: Sequence[Problem]) ->
     """
     config = session.config.tcg
     answers, tokens = generated(session, weights, problems, answers=-(-config.suite // config.cases), salt=8)
+    given = [[case.input for case in tcg.distinct(a.cases)][: config.suite] for a in answers]
+    work = [(p.solutions[0], inputs, p.fn_name) for p, inputs in zip(problems, given, strict=True)]
     rows = []
-    for problem, a in zip(problems, answers, strict=True):
-        inputs = [case.input for case in tcg.distinct(a.cases)][: config.suite]
-        ran = session.outputs(problem.solutions[0], inputs, problem.fn_name) if inputs else []
+    for problem, a, inputs, ran in zip(problems, answers, given, session.judging.outputs_all(work), strict=True):
         tests = [
-            TestCase(given, value).to_json()
-            for given, (result, value) in zip(inputs, ran, strict=True)
+            TestCase(one, value).to_json()
+            for one, (result, value) in zip(inputs, ran, strict=True)
             if result.verdict == "accepted"
         ]
         rows.append({"problem_id": problem.id, "tests": tests, "malformed": a.malformed})
@@ -283,12 +286,12 @@ def run(session: Session) -> None:
         killed, wrong = kill_rate(session, problems, answers, valid_cases(session, problems, answers))
         stage.result |= {"kill_rate": killed, "wrong_programs": wrong}
         rows, more = reward_tests(session, dpo.weights, session.parts.selfplay)
-        stage.append("tests.jsonl", rows)
+        stage.append_shared("tests.jsonl", rows)
         stage.result |= {
             "problems_with_tests": sum(bool(row["tests"]) for row in rows),
             "tokens_generated": tokens + used + more,
         }
-        stage.result |= session.costs()
+        stage.result |= session.judging.costs()
 
 
 if __name__ == "__main__":

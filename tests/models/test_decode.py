@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from o1coder_jax import model_config
-from o1coder_jax.decode import Rows, open_rows
+from o1coder_jax.decode import open_rows
 from o1coder_jax.generate import decode_batch, start_batch
+from o1coder_jax.rows import Rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import stop_ids
 from o1coder_jax.transformer import RopeScaling
@@ -46,7 +47,16 @@ def decode_rows(
     width = seeds.shape[1]
     settings, truncated = sampling.arrays(), sampling.truncated
     paths, rows = start_batch(
-        graph, weights, tokens[None], length[None], seeds[None], ends, settings, capacity=capacity, truncated=truncated
+        graph,
+        weights,
+        tokens[None],
+        length[None],
+        seeds[None],
+        ends,
+        settings,
+        capacity=capacity,
+        truncated=truncated,
+        penalised=sampling.penalised,
     )
     while not np.asarray(rows.done).all():
         rows = decode_batch(graph, weights, paths, rows, ends, settings, steps=steps, width=width, truncated=truncated)
@@ -72,6 +82,37 @@ def check_against_forward(model, drawn, prompts=PROMPTS):
 
 def test_sampled_log_probabilities_equal_the_forward_pass(model):
     check_against_forward(model, run(model))
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.7])
+def test_penalised_tokens_equal_the_forward_pass(model, penalty):
+    """Every token of prompt and answer weighs, of its own row alone; what is recorded stays the model's."""
+    drawn = run(model, sampling=SamplingConfig(temperature=0, repetition_penalty=penalty))
+    check_against_forward(model, drawn)
+    differ = 0
+    for prompt, rows in zip(PROMPTS, drawn, strict=True):
+        for answer, _ in rows:
+            path = [*prompt, *answer]
+            scores = logits(*model, path)
+            for at in range(len(prompt), len(path)):
+                row = scores[at - 1].copy()
+                for token in set(path[:at]):
+                    row[token] = row[token] * penalty if row[token] < 0 else row[token] / penalty
+                assert row.argmax() == path[at]
+                differ += scores[at - 1].argmax() != path[at]
+    assert differ
+
+
+def logits(graph, weights, path):
+    """Scores after each token of a path, without any cache."""
+    hidden = nnx.merge(graph, weights)
+    tokens = jnp.asarray([path + [0] * (20 - len(path))])
+    states = hidden.read(tokens, jnp.arange(20)[None], jnp.ones_like(tokens))
+    return np.array(hidden.logits(states)[0])
+
+
+def test_penalised_samples_equal_the_forward_pass(model):
+    check_against_forward(model, run(model, sampling=SamplingConfig(repetition_penalty=1.3)))
 
 
 def test_greedy_tokens_equal_the_forward_pass(model):

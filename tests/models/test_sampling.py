@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,10 +107,58 @@ def test_log_probability_is_the_models_own():
     np.testing.assert_allclose(scores, np.log(softmax(LOGITS))[np.asarray(tokens)], atol=1e-5)
 
 
+SAID = np.array([True, False, True, True, False, False, True, False])
+
+
+def penalised_shares(config: SamplingConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `shares`, of rows that hold SAID; the tokens, and their scores."""
+    rows, said = jnp.tile(LOGITS, (DRAWS, 1)), jnp.tile(SAID, (DRAWS, 1))
+    tokens, scores = jitted_draw(rows, evenly(), config.arrays(), truncated=config.truncated, said=said)
+    return np.bincount(np.asarray(tokens), minlength=len(LOGITS)) / DRAWS, np.asarray(tokens), np.asarray(scores)
+
+
+def by_the_book(penalty: float) -> np.ndarray:
+    """Scores as transformers' RepetitionPenaltyLogitsProcessor leaves them, token by token."""
+    return np.array(
+        [(x * penalty if x < 0 else x / penalty) if s else x for x, s in zip(LOGITS, SAID, strict=True)], np.float32
+    )
+
+
+@pytest.mark.parametrize("penalty", [0.8, 1.1, 5.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_penalty_weighs_what_was_said_before_the_temperature(penalty, temperature):
+    found, tokens, scores = penalised_shares(SamplingConfig(temperature, repetition_penalty=penalty))
+    np.testing.assert_allclose(found, softmax(by_the_book(penalty) / temperature), atol=2 / DRAWS)
+    np.testing.assert_allclose(scores, np.log(softmax(LOGITS))[tokens], atol=1e-5)  # the model's own
+
+
+def test_penalty_comes_before_truncation():
+    kept = np.argsort(-by_the_book(5.0))[:3]
+    assert set(kept) != set(np.argsort(-LOGITS)[:3])
+    assert set(np.flatnonzero(penalised_shares(SamplingConfig(top_k=3, repetition_penalty=5.0))[0])) == set(kept)
+
+
+def test_penalty_counts_at_temperature_zero():
+    """Token 2 is the likeliest; said before, it yields to token 5."""
+    assert penalised_shares(SamplingConfig(0.0, repetition_penalty=5.0))[0][5] == 1.0
+
+
+def test_penalty_of_one_changes_nothing():
+    rows = jnp.tile(LOGITS, (DRAWS, 1))
+    plain = jitted_draw(rows, evenly(), SamplingConfig().arrays(), truncated=False)
+    _, *weighed = penalised_shares(SamplingConfig())
+    for one, other in zip(plain, weighed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_settings_compile_nothing_anew():
     shares(SamplingConfig(temperature=0.7, top_k=2))
     before = jitted_draw._cache_size()
     shares(SamplingConfig(temperature=1.3, top_k=5, top_p=0.4))
+    assert jitted_draw._cache_size() == before
+    penalised_shares(SamplingConfig(repetition_penalty=1.1))
+    before = jitted_draw._cache_size()
+    penalised_shares(SamplingConfig(repetition_penalty=1.7))
     assert jitted_draw._cache_size() == before
 
 
@@ -145,6 +195,10 @@ def test_seeds_differ_by_every_number_of_the_path():
         ({"top_k": TOP_K_CAP + 1}, f"top_k is {TOP_K_CAP + 1}"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty is inf"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty is nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, complaint):

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from o1coder_jax.errors import UserError
 from o1coder_jax.records import TestCase
 from sandbox import soak
 from sandbox.limits import Limits
@@ -74,6 +75,13 @@ def test_soak_sees_what_grows(late: Sample, reason: str) -> None:
     assert soak.findings(STEADY, 0.1) == []
     [found] = soak.findings([*STEADY[:-2], late, late], 0.1)
     assert reason in found
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "-0.1", "inf"])
+def test_soak_refuses_a_tolerance_that_nothing_exceeds(monkeypatch: pytest.MonkeyPatch, tolerance: str) -> None:
+    monkeypatch.setattr("sys.argv", ["soak", f"--tolerance={tolerance}"])
+    with pytest.raises(UserError, match=f"--tolerance is {tolerance}"):
+        soak.main()
 
 
 def test_soak_takes_blocks_of_no_measurable_time() -> None:

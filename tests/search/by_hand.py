@@ -35,6 +35,7 @@ class ByHand(Device):
         nodes = forest.nodes_needed(rollouts=config.rollouts, depth=config.depth, width=config.samples)
         self.sizes = Sizes.of(config, self.parts, nodes)
         self.fed = self.rated = self.turns = 0
+        self.headers = []
         shape = (config.trees, nodes, config.samples, config.window, config.rollouts)
         self.forest = shard_rows(mesh, forest.empty(*shape))
         places = self.sizes.pages * config.page_tokens

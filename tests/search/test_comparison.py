@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_interval_has_the_width_of_the_normal_one_for_many_problems():
 def rows(first: list[bool | None], second: list[bool | None]) -> list[Row]:
     def row(name: str, passed: list[bool | None], tokens: int) -> Row:
         outcomes = [Outcome(f"p{i}", bool(one), one, tokens, i) for i, one in enumerate(passed)]
-        return Row(name, 8, outcomes, 1.0, 0)
+        return Row(name, 8, outcomes, 1.0, 0, truncated_prompts=0)
 
     return [row("one", first, 10), row("two", second, 20)]
 
@@ -81,6 +83,15 @@ def test_table_has_a_line_for_each_method():
     lines = table(summary(rows([True, False], [None, None]), seed=0, resamples=10)).splitlines()
     assert [line.count("|") for line in lines] == [11] * 4
     assert lines[2].startswith("| one | 1 | 0.500 [0.000, 1.000] | +0.000 [+0.000, +0.000] | - |")
+
+
+def test_cut_prompts_are_told_of_each_method():
+    one, two = rows([True, False], [True, True])
+    two = dataclasses.replace(two, truncated_prompts=2)
+    entries = summary([one, two], seed=0, resamples=10)
+    assert [entry["truncated_prompts"] for entry in entries] == [0, 2]
+    assert table(entries).splitlines()[-1] == "Prompts that were cut to search.prompt_tokens: two 2"
+    assert "were cut" not in table(entries[:1])
 
 
 def test_methods_change_nested_settings_and_leave_the_rest():

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
+import yaml
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from o1coder_jax import checkpoint
 from o1coder_jax.config import to_dict
@@ -22,6 +30,7 @@ from search.store import read_trees
 from tests.search.scripted import PROBLEMS
 from tests.tiny import SHAPE, decoder
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SEARCH = SearchConfig(
     trees=2, slots=4, rollouts=2, depth=2, samples=2, prompt_tokens=16, step_tokens=4, code_tokens=8, page_tokens=4
 )
@@ -55,9 +64,24 @@ def test_the_vocabulary_is_that_of_the_run(config: RunConfig, tmp_path: Path):
     assert tokenizer_of(policy) == tmp_path / "tokenizer.json"
 
 
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    """Everything that is compiled is kept, where `run` says; afterwards as before."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    jax.config.update(names[1], 0)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures("compiler")
 def test_search_by_itself_and_once_more(config: RunConfig):
     out = Path(config.out)
     summary = run(config)
+    assert any("wave" in path.name for path in (out.parent / ".compiled").iterdir())
     trees = list(read_trees(out / "trees.jsonl"))
     assert [stored.tree.problem.id for stored in trees] == ["p0", "p1", "p2"]
     assert {stored.provenance.policy for stored in trees} == {"tiny"}
@@ -71,6 +95,7 @@ def test_search_by_itself_and_once_more(config: RunConfig):
         run(dataclasses.replace(config, seed=1))
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -81,3 +106,32 @@ def test_search_by_itself_and_once_more(config: RunConfig):
 def test_missing_input_is_named(config: RunConfig, changes: dict[str, str], message: str):
     with pytest.raises(UserError, match=message):
         run(dataclasses.replace(config, **changes))
+
+
+def test_two_processes_search_together(config: RunConfig, tmp_path: Path):
+    alone = run(config)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = to_dict(dataclasses.replace(config, out=str(tmp_path / "out")))
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "search.run", "--config", str(tmp_path / "pair.yaml")]
+    command += ["--distributed.coordinator", coordinator, "--distributed.processes", "2", "--distributed.process"]
+    running = [
+        subprocess.Popen(
+            [*command, index], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+        )
+        for index in "01"
+    ]
+    said = [process.communicate(timeout=300)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    first, second = (
+        [(stored.tree.problem.id, [node.tokens for node in stored.tree.nodes]) for stored in read_trees(path)]
+        for path in (tmp_path / "out" / "trees.jsonl", Path(config.out) / "trees.jsonl")
+    )
+    assert first == second
+    [summary] = read_jsonl(tmp_path / "out" / "summary.json")
+    assert {name: summary[name] for name in ("search", "trees", "tokens", "executions")} == {
+        name: alone[name] for name in ("search", "trees", "tokens", "executions")
+    }
+    assert not list((tmp_path / "out").glob("underway*"))

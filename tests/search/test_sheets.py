@@ -11,6 +11,7 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import ProcessRecord, Verdict, read_jsonl
+from search import convert
 from search.convert import from_examples, from_sheets, to_sheets
 from search.examples import examples, read_examples, split_response
 from search.harvest import Provenance
@@ -133,6 +134,14 @@ def test_records_and_pairs_of_a_sheet(folder, tmp_path):
     assert sorted(record.ended for record in records) == ["code", "code", "depth"]
     pairs = [(row["winner"]["value"], row["loser"]["value"]) for row in read_jsonl(tmp_path / "out" / "pairs.jsonl")]
     assert sorted(pairs) == [(0.5, 0.0), (1.0, 0.0), (1.0, 0.5)]
+
+
+@pytest.mark.parametrize("margin", ["-0.1", "1.5", "nan"])
+def test_margin_out_of_range_is_refused(folder, tmp_path, monkeypatch, margin):
+    arguments = ["convert", str(folder), "--to", "trees", "-o", str(tmp_path / "out"), f"--margin={margin}"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(UserError, match=rf"--margin is {margin}; it must lie in \[0, 1\]"):
+        convert.main()
 
 
 @pytest.mark.parametrize(

@@ -413,3 +413,6 @@ def test_without_paging_the_trees_are_the_same_and_paths_are_read_whole(coder, t
     )
     drawn = sum(len(node.tokens) - 1 for tree in found for node in tree.nodes[1:])
     assert search.counters.fed == paths + drawn
+    paged = searching(policy=coder)
+    list(paged)
+    assert search.counters.reread == search.counters.fed - paged.counters.fed > 0

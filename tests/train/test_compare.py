@@ -42,8 +42,17 @@ def test_comparison_reports_every_method_at_equal_tokens(tmp_path: Path, wee: Pa
         assert one["executions"] <= 1 and first["executions"] <= 2
     assert found["rows"][1]["rated_tokens"] > 0 == found["rows"][0]["rated_tokens"]
     text = (tmp_path / "out" / "compare.md").read_text()
+    assert [row["truncated_prompts"] for row in found["rows"]] == [0, 0, 0] and "were cut" not in text
     assert text in done.out and text.count("| beam |") == 1
     assert sorted(path for path in wee.rglob("*")) == before  # the run is only read
+
+
+def test_comparison_tells_of_prompts_that_were_cut(tmp_path: Path, wee: Path):
+    done = compare(*write(tmp_path, wee, search={"prompt_tokens": 3}, count=2, methods={"paper": {"preset": "paper"}}))
+    assert done.status == 0, done.err
+    [row] = json.loads((tmp_path / "out" / "compare.json").read_text())["rows"]
+    assert row["truncated_prompts"] == 2
+    assert "Prompts that were cut to search.prompt_tokens: paper 2" in done.out
 
 
 @pytest.mark.parametrize(

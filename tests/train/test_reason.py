@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import ProcessRecord, content_hash
 from o1coder_jax.tokenizer import Tokenizer
+from search.config import BaselineConfig
 from tests.train.world import config_of, opened, read_lines, results
 from train import reason
 
@@ -130,6 +133,18 @@ def test_first_round_says_that_there_is_no_reward_model_yet(wee: Path, runs: Pat
     with opened(wee, runs, upto="tcg", search={"value_weight": 0.5}) as session:
         config, model = reason.settings_of(session, 1)
     assert (config.value_weight, model) == (0.0, None)
+
+
+def test_baseline_that_ranks_by_the_reward_model_has_it_from_the_second_round_on(wee: Path, runs: Path):
+    baseline = {"baseline": BaselineConfig("best_of_n", ranking="prm_last")}
+    with opened(wee, runs, upto="001-evaluate", search=baseline) as session:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            config, model = reason.settings_of(session, 1)
+        assert (config.baseline.ranking, model) == ("likelihood", None)
+        assert "search.baseline.ranking is likelihood in this round" in said.getvalue()
+        config, model = reason.settings_of(session, 2)
+        assert (config.baseline.ranking, config.value_weight) == ("prm_last", 0.0)
+        assert model is not None and model.fingerprint == session.require("001-prm", "")["weights"]
 
 
 def test_reward_model_must_be_there(wee: Path, runs: Path):
