@@ -110,6 +110,7 @@ def policy(seed: int = 0, *, code: float = CODE, shape: ModelConfig = SHAPE) -> 
     model.embedding[...] = jnp.asarray(embedding, jnp.float32)
     model.projection[...] = jnp.asarray(basis.T @ score / math.sqrt(width), jnp.float32)
     for weight in (model.blocks.output.weight, model.blocks.down.weight):
+        assert weight is not None
         weight[...] = BLUR * weight[...]
     graph, weights = nnx.split(model)
     return Policy(graph, weights, PhraseTokenizer(), f"scripted-{seed}")  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from o1coder_jax.attention_kernels import cudnn, splash
+
 BLOCK = 512  # queries whose scores exist at the same time
 WHOLE = 1024  # up to so many tokens the scores of a row exist at the same time
 
@@ -34,9 +36,19 @@ def attention(
     v: Float[Array, "B S G E"],
     segments: Int[Array, "B S"],
     window: Int[Array, ""] | None = None,
+    *,
+    kernel: str = "xla",
+    sliding_window: int | None = None,
 ) -> Float[Array, "B S H E"]:
-    """Causal attention within segments; long rows are taken a block of queries at a time, forward and backward."""
+    """Causal attention within segments, by the kernel that `attention_kernels.kernel_for` found.
+
+    XLA takes long rows a block of queries at a time, forward and backward. `sliding_window` is the model's.
+    """
     length = q.shape[1]
+    if kernel == "splash":
+        return splash(q, k, v, segments, window, sliding_window=sliding_window)
+    if kernel == "cudnn":
+        return cudnn(q, k, v, segment_mask(segments, window))
     if length <= WHOLE or length % BLOCK:
         return jax.nn.dot_product_attention(q, k, v, mask=segment_mask(segments, window))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,10 +42,12 @@ class GenerationConfig:
     Attributes:
       rows: rows in a batch, over all prompts.
       answer_tokens: cap of an answer.
+      dtype: of whatever samples: activations, matrices, keys and values; null takes `model.dtype`.
     """
 
     rows: int = 256
     answer_tokens: int = 128
+    dtype: Literal["float32", "bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "answer_tokens"):

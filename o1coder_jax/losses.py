@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from o1coder_jax import fused_scores
 from o1coder_jax.errors import UserError
 from o1coder_jax.transformer import Transformer
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
-CHUNK = 1024  # tokens whose logits exist at the same time
 
 
 def log_probability(
@@ -30,27 +30,11 @@ def log_probability(
 ) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
     """log p(target) and the entropy of the prediction at every place, in float32.
 
-    Logits exist for one chunk of tokens at a time, forward and backward: B x S x V is never held.
+    Scores exist for one part of the vocabulary at a time, forward and backward: B x S x V is never held.
     """
-    rows, length = targets.shape
-    chunk = min(max(CHUNK // rows, 1), length)
-    padding = -length % chunk
-
-    @jax.checkpoint
-    def score(part: tuple[Array, Array]) -> tuple[Array, Array]:
-        logits = model.logits(part[0])
-        total = jax.nn.logsumexp(logits, axis=-1)
-        picked = jnp.take_along_axis(logits, part[1][..., None], axis=-1)[..., 0]
-        mean_logit = jnp.sum(jax.nn.softmax(logits, axis=-1) * logits, axis=-1)
-        return picked - total, total - mean_logit
-
-    def split(x: Array) -> Array:  # (B, S, ...) -> (chunks, B, chunk, ...): rows stay on their devices
-        padded = jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2)))
-        return jnp.moveaxis(padded.reshape(rows, -1, chunk, *x.shape[2:]), 1, 0)
-
-    scored = jax.lax.map(score, (split(hidden), split(targets)))
-    picked, entropy = (jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length] for x in scored)
-    return picked, entropy
+    tied = model.config.tied_embeddings
+    weight = model.embedding[...] if tied else model.projection[...]
+    return fused_scores.log_probability(hidden, weight, targets, tied, model.ids)
 
 
 def states(model: Transformer, batch: Batch) -> Float[Array, "B S D"]:

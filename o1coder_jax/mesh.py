@@ -66,7 +66,11 @@ def keep_compiled(folder: Path) -> None:
 
 def make_mesh(config: MeshConfig) -> Mesh:
     """Arranges all devices; sizes that do not divide them are refused with a suggestion."""
-    devices = jax.devices()
+    return arrange(config, np.array(jax.devices()))
+
+
+def arrange(config: MeshConfig, devices: np.ndarray) -> Mesh:
+    """A mesh of these devices, which need not be there: a plan compiles for those of another machine."""
     rest = config.fsdp * config.tensor
     data = len(devices) // rest if config.data == -1 else config.data
     if data * rest != len(devices):
@@ -74,7 +78,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh {data} x {config.fsdp} x {config.tensor} (data x fsdp x tensor) does not use the "
             f"{len(devices)} devices; set mesh.data to -1 and fsdp * tensor to a divisor of {len(devices)}"
         )
-    return Mesh(np.array(devices).reshape(data, config.fsdp, config.tensor), AXES)
+    return Mesh(devices.reshape(data, config.fsdp, config.tensor), AXES)
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -133,6 +137,34 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
         split = NamedSharding(mesh, P(ROWS))
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)), tree)
     return shard_rows(mesh, tree)
+
+
+def shard_own_caches(mesh: Mesh, tree: T) -> T:
+    """As `shard_own_rows`; keys and values (D, ..., heads, head size) are split over `tensor` by their heads, too.
+
+    That is how the products that make them leave them: a cache that began otherwise would be moved, and whatever reads
+    it compiled, a second time.
+    """
+
+    def put(path: tuple[Any, ...], x: Any) -> Any:
+        names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
+        if not names & {"keys", "values"}:
+            return shard_own_rows(mesh, x)
+        heads = "tensor" if x.shape[-2] % mesh.shape["tensor"] == 0 else None
+        split = NamedSharding(mesh, P(ROWS, *[None] * (x.ndim - 3), heads, None))
+        if mesh.is_multi_process:
+            return jax.make_array_from_process_local_data(split, np.asarray(x))
+        return jax.device_put(x, split)
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def own_slice(mesh: Mesh, rows: int) -> slice:
+    """Which of a batch's rows this process holds; `UserError` when they cannot be shared out evenly."""
+    parts, own = row_shards(mesh), own_shards(mesh)
+    if rows % parts:
+        raise UserError(f"a batch of {rows} rows cannot be split over {parts} devices; give a multiple of {parts} rows")
+    return slice(own.start * rows // parts, own.stop * rows // parts)
 
 
 def own_rows(mesh: Mesh, tree: Any) -> Any:
@@ -197,7 +229,11 @@ RULES: dict[str, P] = {
     "embedding": P("tensor", "fsdp"),
     "projection": P("fsdp", "tensor"),
 }
-PARTS_OF_LINEAR = ("weight", "bias", "lora_a", "lora_b")
+# A packed weight has its blocks on the last axis, and its codes one axis more, within a block: both lie as it would.
+_WEIGHTS = {name: rule for name, rule in RULES.items() if name.endswith(".weight")}
+RULES |= {name.replace("weight", "scales"): rule for name, rule in _WEIGHTS.items()}
+RULES |= {name.replace("weight", "codes"): P(*rule, None) for name, rule in _WEIGHTS.items()}
+PARTS_OF_LINEAR = ("weight", "codes", "scales", "bias", "lora_a", "lora_b")
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:
@@ -236,3 +272,9 @@ def shard_parameters(mesh: Mesh, weights: T) -> T:
 def constrain(x: Array, *axes: Any) -> Array:
     """How an array in a jitted function is split over the mesh that `jax.set_mesh` names; without one, nothing."""
     return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, P(*axes))
+
+
+def dividing(axis: str, size: int) -> str | None:
+    """The axis, where the mesh that `jax.set_mesh` names can split so many places over it evenly; else None."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return axis if axis in sizes and size % sizes[axis] == 0 else None

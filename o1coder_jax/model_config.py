@@ -54,6 +54,8 @@ class ModelConfig:
       qk_norm: RMSNorm on each head's queries and keys (Qwen3).
       tied_embeddings: the output projection is the embedding.
       sliding_window: a token sees so many tokens, itself included, in the layers from `full_layers` on; null: all.
+      embedding_rows: rows of the embedding where a checkpoint pads it beyond its tokenizer's ids, which then are never
+        predicted; null: one for each id.
       dtype: of activations; weights in training are float32.
       attention: the kernel of whole sequences: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs); `auto` takes the one of
         the device that is there.
@@ -77,6 +79,7 @@ class ModelConfig:
     tied_embeddings: bool = True
     sliding_window: int | None = None
     full_layers: int = 0
+    embedding_rows: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     rematerialize: Literal["none", "dots", "layers"] = "none"
@@ -91,6 +94,8 @@ class ModelConfig:
             raise UserError(f"model.head_size {self.head_size} is odd; rotary positions need an even size")
         if self.sliding_window is not None and self.sliding_window < 1:
             raise UserError(f"model.sliding_window is {self.sliding_window}; it must be at least 1, or null")
+        if self.embedding_rows is not None and self.embedding_rows < 1:
+            raise UserError(f"model.embedding_rows is {self.embedding_rows}; it must be at least 1, or null")
         if self.full_layers < 0:
             raise UserError(f"model.full_layers is {self.full_layers}; it must not be negative")
 

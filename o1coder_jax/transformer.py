@@ -20,8 +20,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt32
 
 from o1coder_jax.attention import attention
+from o1coder_jax.attention_kernels import kernel_for
+from o1coder_jax.errors import UserError
+from o1coder_jax.fused_scores import NEVER
 from o1coder_jax.linear import Linear, normal
-from o1coder_jax.mesh import ROWS, constrain
+from o1coder_jax.mesh import ROWS, constrain, dividing, parameter_name
 from o1coder_jax.model_config import ModelConfig, RopeScaling
 
 __all__ = ["Attend", "Block", "ModelConfig", "RopeScaling", "Transformer", "parameter_count", "rms_norm", "rotate"]
@@ -101,14 +104,19 @@ class Transformer(nnx.Module):
 
     Args:
       config: shape.
-      vocab_size: V.
+      vocab_size: ids of the tokenizer; V is `config.embedding_rows`, or the same. The others are never predicted.
       value_head: adds a scalar head (the process reward model's).
       rngs: initial weights.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, *, value_head: bool = False, rngs: nnx.Rngs):
-        self.config = config
-        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, config.width)) * 0.02)
+        self.config, self.ids = config, vocab_size
+        rows = config.embedding_rows or vocab_size
+        if rows < vocab_size:
+            raise UserError(
+                f"the tokenizer has {vocab_size} ids, the model's embedding {rows} rows; give the model's own one"
+            )
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (rows, config.width)) * 0.02)
 
         @nnx.split_rngs(splits=config.layers)
         @nnx.vmap(in_axes=(0,), out_axes=0)
@@ -118,13 +126,14 @@ class Transformer(nnx.Module):
         self.blocks = stacked(rngs)
         self.norm = nnx.Param(jnp.ones(config.width))
         if not config.tied_embeddings:
-            self.projection = normal(rngs, (config.width, vocab_size), config.width)
+            self.projection = normal(rngs, (config.width, rows), config.width)
         if value_head:
             self.value = nnx.Param(jnp.zeros(config.width))
             self.value_bias = nnx.Param(jnp.zeros(()))
 
     @property
     def vocab_size(self) -> int:
+        """V: columns of the logits."""
         return int(self.embedding[...].shape[0])
 
     def hidden(
@@ -149,8 +158,9 @@ class Transformer(nnx.Module):
         """
         c = self.config
         graph, weights = nnx.split(self.blocks)
-        weights = jax.tree.map(self._cast, weights)  # before the layers: what they gather is of the smaller dtype
-        x = constrain(self.embedding[...][tokens].astype(c.dtype), ROWS, None, None)
+        # Before the layers: what they gather is of the smaller dtype.
+        weights = jax.tree_util.tree_map_with_path(self._cast, weights)
+        x = constrain(self._embedded(tokens), ROWS, None, None)
         windows = c.windows()
         numbers = None if dropout is None else jnp.arange(c.layers, dtype=jnp.uint32)
 
@@ -177,9 +187,19 @@ class Transformer(nnx.Module):
                 kept.append(out)
         return rms_norm(x, self.norm[...], c.norm_eps), kept
 
-    def _cast(self, weight: Array) -> Array:
-        """Matrices in the dtype of the activations; vectors, and what is no floating-point number, as they are."""
-        matrix = weight.ndim > 2 and jnp.issubdtype(weight.dtype, jnp.floating)
+    def _embedded(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        """The tokens' embeddings; each device of `fsdp` looks up its part of the width for all of their rows.
+
+        Only states travel then, to where their rows are; left to itself the compiler gathers the table.
+        """
+        rows = dividing("data", tokens.shape[0])
+        found = self.embedding[...][constrain(tokens, rows, None)].astype(self.config.dtype)
+        return constrain(found, rows, None, dividing("fsdp", self.config.width))
+
+    def _cast(self, path: tuple[Any, ...], weight: Array) -> Array:
+        """Matrices in the dtype of the activations; vectors, and packed weights, as they are."""
+        packed = parameter_name(path).endswith((".codes", ".scales"))
+        matrix = weight.ndim > 2 and not packed
         return weight.astype(self.config.dtype) if matrix else weight
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -188,7 +208,10 @@ class Transformer(nnx.Module):
             weight = self.embedding[...].T
         else:
             weight = self.projection[...]
-        return jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        scores = jnp.matmul(hidden, weight.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        if self.ids == self.vocab_size:
+            return scores
+        return jnp.where(jnp.arange(self.vocab_size) < self.ids, scores, NEVER)
 
     def values(self, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
         """The scalar head's raw scores in float32 (a sigmoid makes them process rewards)."""
@@ -206,8 +229,10 @@ class Transformer(nnx.Module):
         Segment 0 is padding.
         """
 
+        kernel, near = kernel_for(self.config), self.config.sliding_window
+
         def attend(_: None, q: Array, k: Array, v: Array, window: Array | None) -> tuple[Array, None]:
-            return attention(q, k, v, segments, window), None
+            return attention(q, k, v, segments, window, kernel=kernel, sliding_window=near), None
 
         return self.hidden(tokens, positions, attend, dropout=dropout)[0]
 

@@ -1,7 +1,8 @@
-"""What a vocabulary can do, and the byte-level one of a checkpoint's own `tokenizer.json`."""
+"""What a vocabulary can do, and the one of a checkpoint's own `tokenizer.json`: byte-level, or with byte fallback."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Pieces
 
+from o1coder_jax import byte_fallback
 from o1coder_jax.errors import UserError
 from o1coder_jax.stopping import Stops, stop_texts
 
@@ -41,7 +43,9 @@ class Vocabulary(Protocol):
 
 
 class ByteLevelVocabulary:
-    """Byte-level BPE as of GPT-2, Qwen and others: no token is a marker, so markers lie inside and across tokens.
+    """BPE over bytes as of GPT-2, Qwen, Llama 3 and others, or with byte fallback as of Llama 2 and Mistral.
+
+    No token is a marker, so markers lie inside and across tokens.
 
     Attributes:
       ends: the ids with which the model ends a text or a turn of its own accord; they have no text. `end_of_text` is
@@ -66,11 +70,15 @@ class ByteLevelVocabulary:
           settings: the `tokenizer_config.json` that is to be saved beside it.
         """
         read: dict[str, Any] = json.loads(definition)
-        if (read.get("model") or {}).get("type", "BPE") != "BPE" or "ByteLevel" not in json.dumps(read.get("decoder")):
-            raise ValueError("it is no byte-level BPE")
+        byte_level = (read.get("model") or {}).get("type", "BPE") == "BPE" and "ByteLevel" in json.dumps(
+            read.get("decoder")
+        )
+        self._fallback = not byte_level and byte_fallback.has_byte_fallback(read)
+        if not byte_level and not self._fallback:
+            raise ValueError("it is no byte-level BPE, nor one with byte fallback")
         self._definition = definition
-        self._pieces = Pieces.from_str(definition.decode())
-        self.vocab_size: int = self._pieces.get_vocab_size()
+        self._pieces = Pieces.from_str(byte_fallback.without_prefix(read) if self._fallback else definition.decode())
+        self.vocab_size: int = 1 + max(self._pieces.get_vocab().values())
         end = self._pieces.token_to_id(end_of_text)
         if end is None:
             raise ValueError(f"it has no token {end_of_text}")
@@ -81,10 +89,9 @@ class ByteLevelVocabulary:
         self._settings = dict(settings or {})
         self.fingerprint = hashlib.sha256(definition).hexdigest()[:16]
         added = {token["id"]: token["content"].encode() for token in read.get("added_tokens", [])}
-        letters = _letters()
+        bytes_of = byte_fallback.piece_bytes if self._fallback else _letter_bytes
         self._bytes = [
-            added[i] if i in added else bytes(letters[letter] for letter in self._pieces.id_to_token(i) or "")
-            for i in range(self.vocab_size)
+            added[i] if i in added else bytes_of(self._pieces.id_to_token(i) or "") for i in range(self.vocab_size)
         ]
         for i in self.ends:
             self._bytes[i] = b""
@@ -127,6 +134,9 @@ class ByteLevelVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Token ids; nothing is put before or after them."""
+        return byte_fallback.encode(text, self._ids, self._pieces.token_to_id) if self._fallback else self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._pieces.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -153,6 +163,12 @@ def _first_text(definition: bytes, ids: Sequence[int]) -> str:
     return token
 
 
+def _letter_bytes(piece: str) -> bytes:
+    letters = _letters()
+    return bytes(letters[letter] for letter in piece)
+
+
+@functools.cache
 def _letters() -> dict[str, int]:
     """GPT-2's letters for bytes: printable ones stand for themselves, the others for 256 and up, in order."""
     plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]

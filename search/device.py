@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_rows
+from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_caches, shard_own_rows
 from o1coder_jax.policy import Policy, encode_headers
 from o1coder_jax.prm import RewardModel
 from search import engine, forest
@@ -65,11 +65,11 @@ class Device:
         model = nnx.merge(policy.graph, policy.weights)
         shape = (self.trees, config.nodes, config.samples, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
-        self._generation = shard_own_rows(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
-        self._pages = shard_own_rows(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        self._generation = shard_own_caches(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
+        self._pages = shard_own_caches(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
-            self._rated_pages = shard_own_rows(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
+            self._rated_pages = shard_own_caches(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
         self._stops = replicate(mesh, policy.stops())
         self._settings = replicate(mesh, config.sampling.arrays())
 
@@ -134,7 +134,7 @@ class Device:
         `stopped`: a stop was met, not the capacity.
         """
         opened = sum(part.opened for part in parts)
-        plan = self._empty_plan()
+        plan = empty_plan(self.config, self.sizes, self.parts)
         for d, part in enumerate(parts):
             part.fill({name: array[d] for name, array in plan.items()}, now)
         self.fed += sum(part.opened for part in parts) - opened
@@ -162,47 +162,54 @@ class Device:
         done, stop, *rest = own_rows(self.mesh, planes)
         return done, stop == self._stops.end, *rest
 
-    def _empty_plan(self) -> dict[str, np.ndarray]:
-        """The arrays of a `Plan`; rows to `keep` before it, with places; and places for last tokens after it."""
-        d, s, c = self.parts, self.sizes, self.config
-        nowhere = s.pages * c.page_tokens
-
-        def full(value: int, *shape: int) -> np.ndarray:
-            return np.full((d, *shape), value, np.int32)
-
-        plan = {
-            "kept": full(0, s.turnover),
-            "kept_places": full(nowhere, s.turnover, c.step_tokens),
-            "slot": full(s.paths, s.openings),
-            "table": full(0, s.openings, c.path_pages),
-            "filled": full(0, s.openings, c.path_pages),
-            "last": full(0, s.openings),
-            "length": full(1, s.openings),
-            "last_place": full(nowhere, s.openings, 1),
-            "last_path_place": full(0, s.openings),
-            "row": full(s.rows, s.turnover),
-            "path": full(0, s.turnover),
-            "lane": full(0, s.turnover),
-            "seeds": np.zeros((d, s.turnover, 2), np.uint32),
-        }
-        if c.sampling.penalised:
-            plan["said"] = full(np.iinfo(np.int32).max, s.openings, c.path_pages * c.page_tokens)
-        if s.header_tokens:
-            plan["header"], plan["header_length"] = full(0, s.openings, s.header_tokens), full(0, s.openings)
-        return plan
-
     def _reading(self, pieces: Sequence[Sequence[Piece]], rows: int, length: int, *, closed: bool = False) -> Reading:
         """With `closed`, last tokens are read as well, and so were those of what comes before."""
-        d, c = self.parts, self.config
-        table = np.zeros((2, d, rows, c.path_pages), np.int32)
-        tokens, places = np.zeros((2, d, rows, length), np.int32)
-        places[:] = self.sizes.pages * c.page_tokens
-        count, start = np.zeros((2, d, rows), np.int32)
+        c = self.config
+        reading = empty_reading(c, self.sizes, self.parts, rows, length)
         for part, row, piece in ((k, i, piece) for k, found in enumerate(pieces) for i, piece in enumerate(found)):
             pages, filled = page_table(piece.before, c.page_tokens, closed=closed)
-            table[0, part, row, : len(pages)], table[1, part, row, : len(pages)] = pages, filled
+            reading.table[part, row, : len(pages)], reading.filled[part, row, : len(pages)] = pages, filled
             read = len(piece.tokens) - (piece.open and not closed)
-            tokens[part, row, :read] = piece.tokens[:read]
-            places[part, row, : min(read, len(piece.places))] = piece.places[:read]
-            count[part, row], start[part, row] = read, piece.start
-        return shard_own_rows(self.mesh, Reading(table[0], table[1], tokens, count, start, places))
+            reading.tokens[part, row, :read] = piece.tokens[:read]
+            reading.places[part, row, : min(read, len(piece.places))] = piece.places[:read]
+            reading.count[part, row], reading.start[part, row] = read, piece.start
+        return shard_own_rows(self.mesh, reading)
+
+
+def empty_plan(config: SearchConfig, sizes: Sizes, parts: int) -> dict[str, np.ndarray]:
+    """The arrays of a `Plan`; rows to `keep` before it, with places; and places for last tokens after it."""
+    nowhere = sizes.pages * config.page_tokens
+
+    def full(value: int, *shape: int) -> np.ndarray:
+        return np.full((parts, *shape), value, np.int32)
+
+    plan = {
+        "kept": full(0, sizes.turnover),
+        "kept_places": full(nowhere, sizes.turnover, config.step_tokens),
+        "slot": full(sizes.paths, sizes.openings),
+        "table": full(0, sizes.openings, config.path_pages),
+        "filled": full(0, sizes.openings, config.path_pages),
+        "last": full(0, sizes.openings),
+        "length": full(1, sizes.openings),
+        "last_place": full(nowhere, sizes.openings, 1),
+        "last_path_place": full(0, sizes.openings),
+        "row": full(sizes.rows, sizes.turnover),
+        "path": full(0, sizes.turnover),
+        "lane": full(0, sizes.turnover),
+        "seeds": np.zeros((parts, sizes.turnover, 2), np.uint32),
+    }
+    if config.sampling.penalised:
+        plan["said"] = full(np.iinfo(np.int32).max, sizes.openings, config.path_pages * config.page_tokens)
+    if sizes.header_tokens:
+        plan["header"] = full(0, sizes.openings, sizes.header_tokens)
+        plan["header_length"] = full(0, sizes.openings)
+    return plan
+
+
+def empty_reading(config: SearchConfig, sizes: Sizes, parts: int, rows: int, length: int) -> Reading:
+    """A `Reading` of nothing, in host arrays: so many pieces of so many tokens at most in each part."""
+    table, filled = np.zeros((2, parts, rows, config.path_pages), np.int32)
+    tokens, places = np.zeros((2, parts, rows, length), np.int32)
+    places[:] = sizes.pages * config.page_tokens
+    count, start = np.zeros((2, parts, rows), np.int32)
+    return Reading(table, filled, tokens, count, start, places)

@@ -18,7 +18,7 @@ from flax import nnx
 
 from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate
+from o1coder_jax.mesh import shard_parameters
 from o1coder_jax.problems import CurriculumConfig, Parts, Rejected
 from o1coder_jax.problems.curriculum import Teacher, build
 from o1coder_jax.records import Problem, write_jsonl
@@ -149,15 +149,17 @@ def run(session: Session) -> None:
         graph, weights = nnx.split(session.new_model())
         trainer = Trainer(
             graph,
-            replicate(session.mesh, weights),
+            shard_parameters(session.mesh, weights),
             Objective.of(losses.sft),
             config.optimizer,
             session.mesh,
             updates=config.updates,
         )
-        batches = packed_batches(examples, config.batch, seed=session.config.seed, name="bootstrap")
+        own = session.own_slice(config.batch.rows)
+        batches = packed_batches(examples, config.batch, seed=session.config.seed, name="bootstrap", own=own)
+        kept = session.kept(stage, "updates", examples)
         with stage.progress(config.updates, "updates") as bar:
-            stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+            stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
         stage.result["weights"] = session.save_model(policy_name(0), trainer.weights)
 
 

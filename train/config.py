@@ -17,7 +17,8 @@ from sandbox.pool import SandboxConfig
 from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
-from train.pretrained import PolicyConfig, check_sections
+from train.policy import PolicyConfig
+from train.pretrained import check_adapters, check_sections
 from train.prm import PRMConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
@@ -32,6 +33,8 @@ class Config:
       name: of the run folder inside `runs`.
       seed: draws everything: problems, teacher, weights, samples.
       iterations: rounds of the loop (search, SFT, PRM, RL, evaluation).
+      checkpoint_every: updates between two checkpoints within a stage that fits to examples (bootstrap, TCG, SFT, PRM),
+        from which it goes on when it is killed; 0: such a stage starts again from its beginning.
       The other fields belong to the part of the same name.
     """
 
@@ -39,14 +42,15 @@ class Config:
     runs: str = "runs"
     seed: int = 0
     iterations: int = 2
+    checkpoint_every: int = 0
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     tcg: TCGConfig = field(default_factory=TCGConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -60,9 +64,12 @@ class Config:
             raise UserError(f"name is {self.name!r}; give the bare name of a folder inside {self.runs!r}")
         if self.iterations < 1:
             raise UserError(f"iterations is {self.iterations}; it must be at least 1")
+        if self.checkpoint_every < 0:
+            raise UserError(f"checkpoint_every is {self.checkpoint_every}; it must not be negative")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
         check_sections(self)
+        check_adapters(self)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

@@ -1,13 +1,16 @@
-"""Input pipelines: examples to batches, deterministic, packed by grain.
+"""Input pipelines: examples to batches, deterministic, shuffled and packed by grain.
 
-An example is a dictionary of arrays of one length: `tokens`, `weight`, and what an objective needs beside them.
+An example is a dictionary of arrays of one length: `tokens`, `weight`, and what an objective needs beside them. A
+pipeline is an endless iterator whose position can be taken (`get_state`, JSON values) and set again. Its batches hold
+this process's own rows; which examples lie in which row does not depend on how many processes there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -17,6 +20,24 @@ from o1coder_jax.errors import UserError
 
 Example = dict[str, np.ndarray]
 HostBatch = dict[str, np.ndarray]
+READ = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+
+
+ALL = slice(None)
+
+
+class Batches(Protocol):
+    """A pipeline at a position."""
+
+    def __iter__(self) -> Iterator[HostBatch]: ...
+
+    def __next__(self) -> HostBatch: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, as JSON values."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position that `get_state` gave."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +74,15 @@ def fitting(examples: Sequence[Example], length: int) -> list[Example]:
     return [e for e in examples if len(e["tokens"]) <= length]
 
 
-def packed_batches(examples: Sequence[Example], batch: BatchConfig, *, seed: int, name: str) -> Iterator[HostBatch]:
+def packed_batches(
+    examples: Sequence[Example], batch: BatchConfig, *, seed: int, name: str, own: slice = ALL
+) -> Batches:
     """Endless shuffled batches (rows, length): each pass over the examples has an order of its own.
 
-    Yields:
-      The examples' arrays, zero where nothing is packed, with `segments` (0 is padding) and `positions`.
+    Where each token goes is planned for all rows; only the rows `own` are filled.
+
+    Returns:
+      Batches of the examples' arrays, zero where nothing is packed, with `segments` (0 is padding) and `positions`.
 
     Raises:
       UserError: no example fits; `name` is the section of the configuration that `batch` belongs to.
@@ -70,15 +95,40 @@ def packed_batches(examples: Sequence[Example], batch: BatchConfig, *, seed: int
             f"{name}.batch.length is {batch.length}, and none of {len(examples)} examples fits into it; "
             f"raise it, the shortest has {min(len(e['tokens']) for e in examples)} tokens"
         )
-    read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    source = grain.MapDataset.source(usable).seed(seed).shuffle().repeat().to_iter_dataset(read)
-    lengths = dict.fromkeys(usable[0], batch.length)
-    rows = packing.FirstFitPackIterDataset(source, length_struct=lengths, num_packing_bins=batch.rows, seed=seed)
-    for packed in rows.batch(batch.rows, drop_remainder=True):
-        yield {name: packed[name] for name in lengths} | {
-            "segments": packed["tokens_segment_ids"],
-            "positions": packed["tokens_positions"],
-        }
+    joined = {field: np.concatenate([e[field] for e in usable]) for field in usable[0]}
+    ends = list(itertools.accumulate(len(e["tokens"]) for e in usable))
+
+    def places(index: int) -> dict[str, np.ndarray]:
+        return {"place": np.arange(ends[index] - len(usable[index]["tokens"]), ends[index])}
+
+    def fill(planned: dict[str, np.ndarray]) -> HostBatch:
+        place, segments = planned["place"][own], planned["place_segment_ids"][own]
+        out = {field: np.where(segments > 0, values[place], 0).astype(values.dtype) for field, values in joined.items()}
+        return out | {"segments": segments, "positions": planned["place_positions"][own]}
+
+    order = grain.MapDataset.range(len(usable)).seed(seed).shuffle().repeat().map(places)
+    rows = packing.FirstFitPackIterDataset(
+        order.to_iter_dataset(READ), length_struct={"place": batch.length}, num_packing_bins=batch.rows, seed=seed
+    )
+    pipeline: Batches = iter(rows.batch(batch.rows, drop_remainder=True).map(fill))
+    return pipeline
+
+
+def chosen_batches(
+    count: int, each: int, make: Callable[[Sequence[int]], HostBatch], *, seed: int, own: slice = ALL
+) -> Batches:
+    """Endless batches made from `each` of `count` things: all of them in each pass, in an order of its own.
+
+    Args:
+      make: a whole batch from the things' numbers; the rows `own` of it are handed on.
+    """
+    order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+
+    def fill(numbers: np.ndarray) -> HostBatch:
+        return {field: values[own] for field, values in make(numbers.tolist()).items()}
+
+    pipeline: Batches = iter(order.to_iter_dataset(READ).batch(each, drop_remainder=True).map(fill))
+    return pipeline
 
 
 def padded_batch(examples: Sequence[Example], rows: int, length: int) -> HostBatch:

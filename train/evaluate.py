@@ -268,8 +268,10 @@ def run(session: Session, iteration: int) -> None:
         stage.result |= session.judging.costs()
         stage.result["best_so_far"] = is_best(session, iteration, stage.result["validation_greedy"])
         if stage.result["best_so_far"]:
-            session.save_model(BEST, policy.weights, iteration=iteration)
-        stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
+            best = session.store.load(policy_name(iteration))
+            session.save_model(BEST, best.weights, best, iteration=iteration)
+        numbers = {k: v for k, v in stage.result.items() if isinstance(v, int | float)}
+        stage.log(iteration, **numbers, sync_seconds=session.sync_seconds())
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@
 
 DIR is a folder as transformers writes it: `config.json`, safetensors, `tokenizer.json`. Model shape, vocabulary and
 chat template come from there; a prompt file with worked examples says what is asked of it. The run keeps a copy of its
-own of the weights (`policy-000`, 4 bytes a number), of the vocabulary, and of the prompts as they were rendered
-(`prompts.json`): what a template says of today's date stays as it was.
+own of the weights (`policy-000`, `prm-base`, `tcg-base`, 4 bytes a number), of the vocabularies, and of the prompts as
+they were rendered (`prompts.json`): what a template says of today's date stays as it was. Adapters are trained on these
+copies.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flax import nnx
 
 from o1coder_jax import hf, weights
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.chat import FILES, chat_of, opening_of
 from o1coder_jax.errors import UserError
 from o1coder_jax.model_config import ModelConfig
@@ -32,28 +35,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = Path(__file__).resolve().parent.parent / "configs" / "prompts" / "steps.yaml"
 OWN_FIELDS = ("dtype", "attention", "rematerialize")  # of `model`, which say how it is computed and not what it is
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """Where the policy comes from.
-
-    Attributes:
-      checkpoint: folder of a pretrained model, which takes the place of the bootstrap; null: the bootstrap trains one.
-      prompt: prompt file for pretrained models (see o1coder_jax/prompts.py); null: configs/prompts/steps.yaml.
-    """
-
-    checkpoint: str | None = None
-    prompt: str | None = None
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A pretrained model: the two halves of an `nnx.split` Transformer, and its shape."""
-
-    graph: nnx.GraphDef[Transformer]
-    weights: Any
-    model: ModelConfig
 
 
 def check_sections(config: Config) -> None:
@@ -70,19 +51,53 @@ def check_sections(config: Config) -> None:
         raise UserError("policy.prompt is given, but no checkpoint that would be asked; give policy.checkpoint")
 
 
-def resolved(config: Config) -> Config:
-    """The configuration with the shape of `policy.checkpoint` as its `model`; one that contradicts it is refused."""
-    if not config.policy.checkpoint:
-        return config
-    theirs, default = model_of(config.policy.checkpoint, config.model), ModelConfig()
-    for field in dataclasses.fields(ModelConfig):
-        ours, its = getattr(config.model, field.name), getattr(theirs, field.name)
-        if ours not in (its, getattr(default, field.name)):
-            raise UserError(
-                f"model.{field.name} is {ours}, but that of policy.checkpoint {config.policy.checkpoint} is {its}; "
-                f"a checkpoint brings its own shape: leave model.{field.name} out, or make it {its}"
-            )
-    return dataclasses.replace(config, model=theirs)
+def check_adapters(config: Config) -> None:
+    """Raises a `UserError` for an adapter that its model cannot have, where the settings tell the model's shape."""
+    for role, adapter in _adapters(config).items():
+        if adapter is not None and not source_of(config, role):
+            adapter.check(config.model)
+
+
+def resolved(config: Config) -> tuple[Config, str]:
+    """The configuration with the shape of `policy.checkpoint` as its `model`.
+
+    Returns:
+      The configuration, and a line about the settings of `model` that the checkpoint replaced; empty if there are none.
+    """
+    replaced, folder = [], config.policy.checkpoint
+    if folder:
+        theirs, default = model_of(folder, config.model), ModelConfig()
+        for field in dataclasses.fields(ModelConfig):
+            ours, its = getattr(config.model, field.name), getattr(theirs, field.name)
+            if ours not in (its, getattr(default, field.name)):
+                replaced.append(f"{field.name} {its} (not {ours})")
+        config = dataclasses.replace(config, model=theirs)
+    for role, adapter in _adapters(config).items():
+        if adapter is not None and (source := source_of(config, role)):
+            adapter.check(model_of(source, config.model))
+    return config, f"model: the shape is that of {folder}: {', '.join(replaced)}" if replaced else ""
+
+
+def own_checkpoint(config: Config, role: str) -> str | None:
+    """The folder that a role other than the policy starts from; None if it starts from the policy."""
+    return {"prm": config.prm.checkpoint, "tcg": config.tcg.checkpoint}.get(role)
+
+
+def source_of(config: Config, role: str) -> str | None:
+    """The folder that a role's model came from in the end; None for one that the bootstrap trains."""
+    return own_checkpoint(config, role) or config.policy.checkpoint
+
+
+def _adapters(config: Config) -> dict[str, AdapterConfig | None]:
+    return {"policy": config.policy.adapter, "prm": config.prm.adapter, "tcg": config.tcg.adapter}
+
+
+def shape_of(session: Session, role: str) -> tuple[ModelConfig, Vocabulary]:
+    """The shape and the vocabulary of a role's model."""
+    if role == "tcg":
+        return session.generator.model, session.generator.vocabulary
+    folder, model = own_checkpoint(session.config, role), session.config.model
+    return model_of(folder, model) if folder else model, session.tokenizer
 
 
 @dataclass(frozen=True)
@@ -100,24 +115,14 @@ def generator_of(session: Session) -> Speaker:
     folder, prompt = session.config.tcg.checkpoint, session.asking.tcg
     if not folder:
         return Speaker(session.graph, session.config.model, session.tokenizer, prompt)
-    model, vocabulary = model_of(folder, session.config.model), vocabulary_of(folder)
-    shape = nnx.eval_shape(lambda: Transformer(model, vocabulary.vocab_size, rngs=nnx.Rngs(0)))
-    return Speaker(nnx.graphdef(shape), model, vocabulary, prompt)
+    model = model_of(folder, session.config.model)
+    vocabulary = ByteLevelVocabulary.load(session.generator_tokenizer_path)
+    return Speaker(session.sampler_graph(model, vocabulary.vocab_size), model, vocabulary, prompt)
 
 
 def model_of(folder: str, own: ModelConfig) -> ModelConfig:
     """The shape of a checkpoint; how it is computed (`OWN_FIELDS`) is taken from `own`."""
     return dataclasses.replace(hf.model_config(Path(folder)), **{name: getattr(own, name) for name in OWN_FIELDS})
-
-
-def load(session: Session, folder: str, vocabulary: Vocabulary | None = None) -> Loaded:
-    """A checkpoint's weights on the session's mesh, in float32, as training wants them.
-
-    `vocabulary` is that of the run's policy unless another is given.
-    """
-    model = model_of(folder, session.config.model)
-    ids = (vocabulary or session.tokenizer).vocab_size
-    return Loaded(*weights.load(Path(folder), model, session.mesh, "float32", vocab_size=ids), model)
 
 
 def vocabulary_of(folder: str) -> ByteLevelVocabulary:
@@ -137,7 +142,8 @@ def prompts_of(config: Config) -> Prompts:
 
 
 def prepare(session: Session) -> None:
-    """Writes the prompts, and reads all of the checkpoints but their weights: faults are said before the work."""
+    """Reads all of the checkpoints but their weights, so that faults are said before the work; writes the prompts, the
+    vocabularies, and the bases of roles with a checkpoint of their own (`prm-base`, `tcg-base`)."""
     config = session.config
     policy, prm, tcg = config.policy.checkpoint, config.prm.checkpoint, config.tcg.checkpoint
     for folder in filter(None, (prm, tcg)):
@@ -147,6 +153,25 @@ def prepare(session: Session) -> None:
         check_same(vocabulary_of(policy), vocabulary_of(prm), prm)
     if policy or tcg:
         session.once(lambda: prompts_of(config).save(session.prompts_path))
+    if policy:
+        session.once(functools.partial(_keep_tokenizer, Path(policy), session.tokenizer_path))
+    if tcg:
+        session.once(functools.partial(_keep_tokenizer, Path(tcg), session.generator_tokenizer_path))
+    for name, base in (("prm-base", prm), ("tcg-base", tcg)):
+        if base:
+            take(session, name, base)
+
+
+def take(session: Session, name: str, folder: str) -> tuple[str, int]:
+    """Copies a checkpoint's weights into the run, in float32, as the checkpoint `name`.
+
+    Returns:
+      Their fingerprint and their number.
+    """
+    store = session.store_of(name)
+    assert store.config is not None
+    _, loaded = weights.load(Path(folder), store.config, session.mesh, "float32", vocab_size=store.vocab_size)
+    return store.save(name, loaded), parameter_count(loaded)
 
 
 def start(session: Session, name: str) -> tuple[dict[str, Any], str]:
@@ -157,28 +182,27 @@ def start(session: Session, name: str) -> tuple[dict[str, Any], str]:
     """
     folder = session.config.policy.checkpoint
     assert folder is not None
-    vocabulary = vocabulary_of(folder)
-    session.once(lambda: _keep_tokenizer(vocabulary, Path(folder), session.tokenizer_path))
-    loaded = load(session, folder)
-    examples = vocabulary.encode(session.asking.policy.before)
+    examples = session.tokenizer.encode(session.asking.policy.before)
+    print_of, count = take(session, name, folder)
     result = {
         "checkpoint": folder,
-        "vocab_size": vocabulary.vocab_size,
-        "parameters": parameter_count(loaded.weights),
+        "vocab_size": session.tokenizer.vocab_size,
+        "parameters": count,
         "chat_template": chat_of(Path(folder)) is not None,
         "example_tokens": len(examples),
-        "weights": session.save_model(name, loaded.weights),
+        "weights": print_of,
     }
     line = (
-        f"bootstrap: nothing to train, {name} is a copy of {folder} ({result['parameters']:,} numbers); "
+        f"bootstrap: nothing to train, {name} is a copy of {folder} ({count:,} numbers); "
         f"{len(examples)} tokens of instructions and examples before each statement, "
         f"{'by its chat template' if result['chat_template'] else 'as plain text: it has no chat template'}"
     )
     return result, line
 
 
-def _keep_tokenizer(vocabulary: ByteLevelVocabulary, folder: Path, path: Path) -> None:
-    vocabulary.save(path)
+def _keep_tokenizer(folder: Path, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    vocabulary_of(str(folder)).save(path)
     for name in FILES:
         if (folder / name).exists():
             shutil.copyfile(folder / name, path.with_name(name))

@@ -10,23 +10,33 @@ out.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from o1coder_jax import losses
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
-from o1coder_jax.prm import label_metrics, score_tokens, with_value_head
+from o1coder_jax.mesh import host_copy, row_shards, shard_rows
+from o1coder_jax.prm import label_metrics, score_tokens
 from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
-from o1coder_jax.transformer import ModelConfig, Transformer
-from train import pretrained
-from train.data import BatchConfig, Example, HostBatch, packed_batches, padded_batch, round_up
+from o1coder_jax.transformer import Transformer
+from train.data import (
+    ALL,
+    BatchConfig,
+    Batches,
+    Example,
+    HostBatch,
+    chosen_batches,
+    packed_batches,
+    padded_batch,
+    round_up,
+)
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
@@ -44,6 +54,8 @@ class PRMConfig:
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
       checkpoint: folder of a pretrained model to start from in each round, of the policy's tokenizer; null: the policy.
+      adapter: train an adapter on a frozen base, not all weights. The base is the policy's where the policy has an
+        adapter as well, so that both share it; otherwise it is the policy as fine-tuning left it.
     """
 
     objective: Literal["pointwise", "pairwise"] = "pointwise"
@@ -52,6 +64,7 @@ class PRMConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: str | None = None
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.updates < 1:
@@ -118,17 +131,17 @@ def _last_token(prefix: Sequence[int], step: Sequence[int]) -> Example:
     return {"tokens": np.array([*prefix, *step], np.int32), "weight": weight}
 
 
-def pair_batches(pairs: Sequence[tuple[Example, Example]], batch: BatchConfig, seed: int) -> Iterator[HostBatch]:
-    """Endless shuffled batches of pairs, winner and loser in neighbouring rows."""
-    rng = random.Random(seed)
+def pair_batches(pairs: Sequence[tuple[Example, Example]], batch: BatchConfig, seed: int, own: slice = ALL) -> Batches:
+    """Endless shuffled batches of pairs, winner and loser in neighbouring rows; this process's rows of them."""
     usable = [pair for pair in pairs if max(len(one["tokens"]) for one in pair) <= batch.length]
     if not usable:
         raise UserError(f"none of {len(pairs)} sibling pairs fits into prm.batch.length {batch.length}")
-    while True:
-        chosen = rng.choices(usable, k=batch.rows // 2)
-        yield padded_batch([one for pair in chosen for one in pair], batch.rows, batch.length) | {
-            "valid": np.ones(batch.rows, np.float32)
-        }
+
+    def make(numbers: Sequence[int]) -> HostBatch:
+        rows = [one for number in numbers for one in usable[number]]
+        return padded_batch(rows, batch.rows, batch.length) | {"valid": np.ones(batch.rows, np.float32)}
+
+    return chosen_batches(len(usable), batch.rows // 2, make, seed=seed, own=own)
 
 
 def score_sequences(
@@ -142,7 +155,8 @@ def score_sequences(
         chosen = order[start : start + rows]
         length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
         batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
-        scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
+        with jax.set_mesh(mesh):
+            scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
         for row, index in enumerate(chosen):
             out[index] = scores[row, : len(sequences[index])]
     return out
@@ -162,15 +176,6 @@ def held_out_metrics(
     )
 
 
-def start(session: Session, iteration: int) -> tuple[tuple[nnx.GraphDef[Transformer], Any], ModelConfig]:
-    """What a round's reward model grows from, and its shape: `prm.checkpoint`, or the fine-tuned policy."""
-    if folder := session.config.prm.checkpoint:
-        loaded = pretrained.load(session, folder)
-        return (loaded.graph, replicate(session.mesh, loaded.weights)), loaded.model
-    policy = session.load_policy(f"sft-{iteration:03d}")
-    return (policy.graph, policy.weights), session.config.model
-
-
 def run(session: Session, iteration: int) -> None:
     """Trains the reward model on all of D_process; the result is the checkpoint `prm-NNN`."""
     config, names = session.config.prm, StageName(iteration)
@@ -178,29 +183,35 @@ def run(session: Session, iteration: int) -> None:
     with session.run.stage_scope(names("prm")) as stage:
         records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
         training = [record for record in records if not held_out(record)]
-        base, model = start(session, iteration)
-        graph, weights = with_value_head(*base, model, session.tokenizer.vocab_size)
+        base = "prm-base" if config.checkpoint else f"sft-{iteration:03d}"
+        start = session.trainable(base, config.adapter, role="prm").with_head(session.mesh)
+        graph, weights = start.graph, start.weights
         seed = session.config.seed + iteration
+        own = session.own_slice(config.batch.rows)
         if config.objective == "pointwise":
             examples = pointwise_examples(training, config.batch.length)
             count, objective = len(examples), Objective.of(losses.prm_pointwise)
-            batches = packed_batches(examples, config.batch, seed=seed, name="prm") if examples else None
+            batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
         else:
             pairs = pair_examples(training, config.margin)
+            examples = [one for pair in pairs for one in pair]
             count, objective = len(pairs), Objective.of(losses.prm_pairwise)
-            batches = pair_batches(pairs, config.batch, seed) if pairs else None
+            batches = pair_batches(pairs, config.batch, seed, own) if pairs else None
         too_long = sum(path_tokens(record) > config.batch.length for record in training)
         stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
         if batches is None:
             print(f"{names('prm')}: skipped, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
         else:
-            trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates)
+            trainer = Trainer(
+                graph, weights, objective, config.optimizer, session.mesh, updates=config.updates, seed=seed
+            )
+            kept = session.kept(stage, "updates", examples)
             with stage.progress(config.updates, "updates") as bar:
-                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
-            weights = replicate(session.mesh, trainer.weights)
+                stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
+            weights = trainer.weights
         judged = [record for record in records if held_out(record) and record.iteration == iteration]
         stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
-        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights, model=model)
+        stage.result["weights"] = session.save_model(f"prm-{iteration:03d}", weights, start)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def run(session: Session, iteration: int) -> None:
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
         if warning := formed_badly(formed):
             print(f"{names('search')}: {warning}", flush=True)
-        stage.log(iteration, **{k: v for k, v in stage.result.items() if isinstance(v, int | float)})
+        numbers = {k: v for k, v in stage.result.items() if isinstance(v, int | float)}
+        stage.log(iteration, **numbers, sync_seconds=session.sync_seconds())
 
 
 def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, RewardModel | None]:
@@ -119,7 +120,8 @@ def settings_of(session: Session, iteration: int) -> tuple[SearchConfig, RewardM
         return dataclasses.replace(config, value_weight=0.0, baseline=baseline), None
     before = iteration - 1
     session.require(StageName(before)("prm"), f"train.prm --iteration {before}")
-    return config, RewardModel(*session.load_model(f"prm-{before:03d}", value_head=True))
+    graph, weights, print_of = session.load_model(f"prm-{before:03d}", value_head=True)
+    return config, RewardModel(*session.sampler(graph, weights), print_of)
 
 
 if __name__ == "__main__":

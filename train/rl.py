@@ -28,8 +28,10 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.records import Problem, TestCase
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_places
+from o1coder_jax.stored import Model
 from sandbox.pool import Submission
 from train.data import Example, example, padded_batch, round_up
+from train.meter import Meter
 from train.prm import score_sequences
 from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name
@@ -167,16 +169,19 @@ def round_examples(sampled: Round) -> tuple[list[Example], dict[str, float]]:
 
 
 def minibatches(
-    session: Session, examples: list[Example], reference: Any, rng: random.Random
+    session: Session, examples: list[Example], reference: Model, rng: random.Random
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Shuffled padded batches with each token's log-probability under the reference policy."""
+    """This process's rows of shuffled padded batches with each token's log-probability under the reference policy."""
     config = session.config.rl
     length = round_up(max(len(e["tokens"]) for e in examples), LENGTH_BUCKET)
+    own = session.own_slice(config.minibatch)
     for _ in range(config.epochs):
         rng.shuffle(examples)
         for start in range(0, len(examples), config.minibatch):
-            batch = padded_batch(examples[start : start + config.minibatch], config.minibatch, length)
-            yield batch | {"reference": token_scores(session.graph, reference, batch, session.mesh)}
+            whole = padded_batch(examples[start : start + config.minibatch], config.minibatch, length)
+            batch = {name: rows[own] for name, rows in whole.items()}
+            scores = token_scores(reference.graph, reference.weights, batch, session.mesh)
+            yield batch | {"reference": scores}
 
 
 def run(session: Session, iteration: int) -> None:
@@ -192,16 +197,24 @@ def run(session: Session, iteration: int) -> None:
         problems = [problem for problem in session.parts.selfplay if tests.get(problem.id)]
         if not problems:
             print(f"{names('rl')}: skipped, the test case generator wrote no test that can be used", flush=True)
-        start = session.load_policy(f"sft-{iteration:03d}")
+        start = session.trainable(f"sft-{iteration:03d}", session.config.policy.adapter, role="policy")
         graph, judge, _ = session.load_model(f"prm-{iteration:03d}", value_head=True)
         rng = random.Random(f"{session.config.seed} rl {iteration}")
         steps = config.updates * config.epochs * -(-config.problems * config.samples // config.minibatch)
         objective = Objective.of(losses.policy_gradient, clip=config.clip)
-        trainer = Trainer(start.graph, start.weights, objective, config.optimizer, session.mesh, updates=steps)
-        tokens = 0
+        trainer = Trainer(
+            start.graph,
+            start.weights,
+            objective,
+            config.optimizer,
+            session.mesh,
+            updates=steps,
+            seed=session.config.seed + iteration,
+        )
+        meter, tokens = Meter(trainer), 0
         for update in range(config.updates if problems else 0):
             t = (iteration - 1) * config.updates + update
-            policy = Policy(start.graph, trainer.weights, session.tokenizer, "")
+            policy = Policy(*session.sampler(trainer.graph, trainer.weights), session.tokenizer, "")
             chosen = rng.sample(problems, min(config.problems, len(problems)))
             weight = config.phi.weight(t)
             sampled = sample_round(
@@ -209,18 +222,24 @@ def run(session: Session, iteration: int) -> None:
             )
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
             examples, metrics = round_examples(sampled)
-            metrics["outcome_weight"] = weight
+            metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
+            measured: dict[str, float | None] = {}
             if examples:
-                learned = [trainer.step(batch) for batch in minibatches(session, examples, start.weights, rng)]
+                meter.begin()
+                learned = []
+                for batch in minibatches(session, examples, start, rng):
+                    meter.count(batch)
+                    learned.append(trainer.step(batch))
                 metrics |= {k: float(np.mean([float(m[k]) for m in jax.device_get(learned)])) for k in learned[0]}
-            stage.log(t, **metrics)
+                measured = meter.read()
+            stage.log(t, **metrics, **measured)
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         stage.result |= {
             "problems": len(problems),
             "tokens_generated": tokens,
             "skipped": not problems,
             "skipped_updates": int(trainer.state.skipped),
-            "weights": session.save_model(policy_name(iteration), trainer.weights),
+            "weights": session.save_model(policy_name(iteration), trainer.weights, start),
         }
         stage.result |= session.judging.costs()
 

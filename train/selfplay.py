@@ -42,6 +42,7 @@ def step(session: Session, stage: str, title: str, run: Callable[..., None], *ar
     if session.run.stage(stage) is None:
         print(f"\n{stage}: {title}", flush=True)
         run(session, *arguments)
+        session.release()
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
+import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,28 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from o1coder_jax import checkpoint
-from o1coder_jax import config as configuration
+from o1coder_jax.adapters import AdapterConfig
+from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample, generate
 from o1coder_jax.hosts import barrier, joined
-from o1coder_jax.mesh import host_copy, keep_compiled, make_mesh, prepare_cpu, replicate, row_shards
+from o1coder_jax.mesh import keep_compiled, make_mesh, own_slice, prepare_cpu, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
 from o1coder_jax.prompts import Prompts
 from o1coder_jax.records import Judgement, Problem, read_problems
+from o1coder_jax.sampler import sampler_weights
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END
+from o1coder_jax.stored import Model, Store
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.transformer import ModelConfig, Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Pool, submission_for
 from train import pretrained
+from train.data import Example
 from train.judging import Judging
+from train.kept import Kept
 from train.progress import Progress
 from train.run import Run, Stage
 
@@ -40,8 +45,9 @@ if TYPE_CHECKING:
     from train.config import Config
 
 PROMPTS = "prompts.json"  # in a run folder: how its models are asked, where that takes more than a marker
+GENERATOR_TOKENIZER = Path("tcg", "tokenizer.json")  # in a run folder, of a generator with a checkpoint of its own
 PARTS = ("training", "selfplay", "validation", "heldout")
-MAY_DIFFER = ("iterations", "sandbox.workers", "sandbox.queue", "runs", "distributed")
+MAY_DIFFER = ("iterations", "checkpoint_every", "sandbox.workers", "sandbox.queue", "runs", "distributed")
 T = TypeVar("T")
 
 
@@ -58,19 +64,27 @@ class Session:
     def __init__(self, config: Config, run: Run, mesh: Mesh):
         self.config, self.run, self.mesh = config, run, mesh
         self.judging = Judging(config.sandbox, run.hosts, self._say_sandbox)
+        self._sync_seconds = 0.0
+        self._stores: dict[str, Store] = {}
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
-        config = pretrained.resolved(config)
+        config, replaced = pretrained.resolved(config)
         with joined(config.distributed):
             prepare_cpu(config.mesh)
             mesh = make_mesh(config.mesh)
             check_rows(config, row_shards(mesh))  # before the run folder takes the configuration as its own
+            kernel = kernel_for(config.model, mesh.devices.flat[0])
             keep_compiled(Path(config.runs))
             folder = Path(config.runs) / config.name
             with Run.open(folder, config, fresh=fresh, may_differ=MAY_DIFFER) as run:
                 session = cls(config, run, mesh)
+                run.add_facts(attention=kernel)
+                if session.first:
+                    if replaced:
+                        print(replaced, flush=True)
+                    print(f"attention: {kernel} on {mesh.size} x {mesh.devices.flat[0].device_kind}", flush=True)
                 try:
                     yield session
                 finally:
@@ -112,6 +126,11 @@ class Session:
     @cached_property
     def tokenizer(self) -> Vocabulary:
         return load_tokenizer(self.tokenizer_path)
+
+    @property
+    def generator_tokenizer_path(self) -> Path:
+        """Of a generator with a checkpoint of its own."""
+        return self.run.folder / GENERATOR_TOKENIZER
 
     @cached_property
     def generator(self) -> pretrained.Speaker:
@@ -161,11 +180,11 @@ class Session:
     ) -> list[list[Sample]]:
         """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place.
 
-        `graph` and `vocabulary` are those of the run's policy unless others are given.
+        `weights` are those of `sampler`; `graph` and `vocabulary` are the policy's unless others are given.
         """
         return generate(
             self.graph if graph is None else graph,
-            replicate(self.mesh, weights),  # weights in training lie elsewhere: one layout, compiled once
+            weights,
             prompts,
             samples=samples,
             stops=(vocabulary or self.tokenizer).stops((END,)),
@@ -178,8 +197,13 @@ class Session:
 
     @cached_property
     def graph(self) -> nnx.GraphDef[Transformer]:
-        """The decoder's structure, without a value head."""
-        return nnx.graphdef(self.new_model())
+        """The structure of what samples, without a value head."""
+        return self.sampler_graph(self.config.model, self.tokenizer.vocab_size)
+
+    def sampler_graph(self, model: ModelConfig, vocab_size: int) -> nnx.GraphDef[Transformer]:
+        """That of a model of another shape or vocabulary."""
+        config = dataclasses.replace(model, dtype=self.config.generation.dtype or model.dtype)
+        return nnx.graphdef(nnx.eval_shape(lambda: Transformer(config, vocab_size, rngs=nnx.Rngs(0))))
 
     def require(self, stage: str, command: str) -> dict[str, Any]:
         """The result of a stage that must be finished."""
@@ -188,47 +212,81 @@ class Session:
             raise UserError(f"{self.run.folder}: stage {stage} is not finished; run python -m {command} first")
         return result
 
-    def new_model(self, *, value_head: bool = False, model: ModelConfig | None = None) -> Transformer:
+    def new_model(self, *, value_head: bool = False) -> Transformer:
         return Transformer(
-            model or self.config.model,
+            self.config.model,
             self.tokenizer.vocab_size,
             value_head=value_head,
             rngs=nnx.Rngs(self.config.seed),
         )
 
-    def save_model(
-        self,
-        name: str,
-        weights: Any,
-        *,
-        model: ModelConfig | None = None,
-        vocabulary: Vocabulary | None = None,
-        **facts: Any,
-    ) -> str:
+    @property
+    def store(self) -> Store:
+        """The run's checkpoints of policies, and of roles that began from the policy."""
+        return self.store_of(policy_name(0))
+
+    def store_of(self, name: str) -> Store:
+        """What reads and writes the checkpoint of this name: a role with a checkpoint of its own has its own shape."""
+        role = name.partition("-")[0]
+        role = role if pretrained.own_checkpoint(self.config, role) else "policy"
+        if role not in self._stores:
+            model, vocabulary = pretrained.shape_of(self, role)
+            folder = self.run.checkpoint(policy_name(0)).parent
+            self._stores[role] = Store(folder, vocabulary.vocab_size, vocabulary.fingerprint, self.mesh, model)
+        return self._stores[role]
+
+    def save_model(self, name: str, weights: Any, start: Model | None = None, **facts: Any) -> str:
         """Writes a checkpoint of weights; returns their fingerprint.
 
-        `model` and `vocabulary` are those of the run's policy unless others are given.
+        Args:
+          start: what they were trained from: of a model with an adapter only what is trained is written.
         """
-        print_of = fingerprint(weights)
-        metadata = {
-            "fingerprint": print_of,
-            "model": configuration.to_dict(model or self.config.model),
-            "tokenizer": (vocabulary or self.tokenizer).fingerprint,
-            **facts,
-        }
-        checkpoint.save(self.run.checkpoint(name), nnx.to_pure_dict(weights), metadata)
-        return print_of
+        return self.store_of(name).save(name, weights, start, **facts)
+
+    def trainable(self, name: str, adapter: AdapterConfig | None, *, role: str) -> Model:
+        """The model of a checkpoint as a role trains it: all its weights, or an adapter on a frozen base.
+
+        A checkpoint that has this adapter is trained on; otherwise the role begins a new one, on the checkpoint's base.
+        """
+        key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(role.encode()))
+        return self.store_of(name).trainable(name, adapter, key)
 
     def load_model(self, name: str, *, value_head: bool = False) -> tuple[nnx.GraphDef[Transformer], Any, str]:
-        """A model's graph and weights (a copy on every device), and the weights' fingerprint."""
-        path = self.run.checkpoint(name)
-        shape = checkpoint.metadata(path).get("model")  # that of a reward model may be another
-        model = self.new_model(value_head=value_head, model=ModelConfig.from_dict(shape) if shape else None)
-        return restore_model(path, model, self.tokenizer, self.mesh)
+        """A model's graph and weights as they were stored, in training's layout, and their fingerprint."""
+        model = self.store_of(name).load(name, value_head=value_head)
+        return model.graph, model.weights, model.fingerprint
+
+    def own_slice(self, rows: int) -> slice:
+        """Which of a batch's rows this process holds."""
+        return own_slice(self.mesh, rows)
+
+    def kept(self, stage: Stage, name: str, examples: Sequence[Example]) -> Kept | None:
+        """Where a training of a stage under way keeps its state, if `checkpoint_every` asks for it."""
+        folder = self.run.folder / "underway" / stage.name / name
+        return Kept(folder, self.config.checkpoint_every, examples) if self.config.checkpoint_every else None
 
     def load_policy(self, name: str) -> Policy:
+        """The policy of a checkpoint, ready to sample."""
         graph, weights, print_of = self.load_model(name)
-        return Policy(graph, weights, self.tokenizer, print_of, self.asking.policy)
+        return Policy(*self.sampler(graph, weights), self.tokenizer, print_of, self.asking.policy)
+
+    def sampler(self, graph: nnx.GraphDef[Transformer], weights: Any) -> tuple[nnx.GraphDef[Transformer], Any]:
+        """A copy of a model for sampling (`sampler.sampler_weights`); its time counts in `sync_seconds`."""
+        since = time.monotonic()
+        plain, copied = sampler_weights(graph, weights, self.mesh, self.config.generation.dtype)
+        jax.block_until_ready(copied)
+        self._sync_seconds += time.monotonic() - since
+        return plain, copied
+
+    def sync_seconds(self) -> float:
+        """Seconds that bringing weights to the sampler took since the last call; compiling counts."""
+        told, self._sync_seconds = self._sync_seconds, 0.0
+        return told
+
+    def release(self) -> None:
+        """After a stage: what no later one has asked for leaves the device."""
+        for store in self._stores.values():
+            store.release()
 
 
 def tokenizer_path(folder: Path, config: Config) -> Path:
@@ -247,18 +305,6 @@ def load_tokenizer(path: Path) -> Vocabulary:
         raise UserError(f"{path} is damaged ({error}); restore it, or start the run afresh") from error
 
 
-def restore_model(
-    path: Path, model: Transformer, tokenizer: Vocabulary, mesh: Mesh
-) -> tuple[nnx.GraphDef[Transformer], Any, str]:
-    """A checkpoint's weights in the structure of `model`, a copy on every device, and their fingerprint."""
-    facts = checkpoint.metadata(path)
-    if facts.get("tokenizer") != tokenizer.fingerprint:
-        raise UserError(f"{path} was made with another tokenizer than that of its run; use a new run name")
-    graph, weights = nnx.split(model)
-    nnx.replace_by_pure_dict(weights, checkpoint.restore(path, nnx.to_pure_dict(weights)))
-    return graph, replicate(mesh, weights), facts["fingerprint"]
-
-
 def check_rows(config: Config, parts: int) -> None:
     """Raises a `UserError` for a batch whose rows cannot be shared out evenly among `parts` devices."""
     batches = {
@@ -274,14 +320,6 @@ def check_rows(config: Config, parts: int) -> None:
     for name, rows in batches.items():
         if rows % parts:
             raise UserError(f"{name} is {rows}, which {parts} devices cannot share; make it a multiple of {parts}")
-
-
-def fingerprint(weights: Any) -> str:
-    """Sixteen hexadecimal digits that identify weights, bit for bit; every process must ask."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(weights):
-        digest.update(np.ascontiguousarray(host_copy(leaf)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def policy_name(iteration: int) -> str:
@@ -306,11 +344,11 @@ class StageName:
         return f"{self.iteration:03d}-{stage}"
 
 
-def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+def reporter(stage: Stage, bar: Progress, prefix: str = "") -> Callable[[int, dict[str, float | None]], None]:
     """Reports updates to the metrics, their names prefixed, and moves the bar."""
     seen = 0
 
-    def report(update: int, metrics: dict[str, float]) -> None:
+    def report(update: int, metrics: dict[str, float | None]) -> None:
         nonlocal seen
         stage.log(update, **{prefix + name: value for name, value in metrics.items()})
         bar.advance(update - seen, f"loss {metrics['loss']:.3f}")

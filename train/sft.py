@@ -73,7 +73,7 @@ def run(session: Session, iteration: int) -> None:
     config, names = session.config.sft, StageName(iteration)
     session.require(names("search"), f"train.reason --iteration {iteration}")
     with session.run.stage_scope(names("sft")) as stage:
-        policy = session.load_policy(policy_name(iteration - 1))
+        start = session.trainable(policy_name(iteration - 1), session.config.policy.adapter, role="policy")
         records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
         found = any(record.correct and record.iteration == iteration for record in records)
         paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
@@ -81,20 +81,33 @@ def run(session: Session, iteration: int) -> None:
         done_once = iteration > 1 and not config.every_iteration
         skipped = done_once or not found or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
-        weights = policy.weights
+        weights = start.weights
         if skipped:
             why = f"none of {len(paths)} verified paths fits a batch"
             why = why if found else "no verified paths in this round"
             print(f"{names('sft')}: skipped, {'sft.every_iteration is off' if done_once else why}", flush=True)
         else:
             trainer = Trainer(
-                policy.graph, weights, Objective.of(losses.sft), config.optimizer, session.mesh, updates=config.updates
+                start.graph,
+                weights,
+                Objective.of(losses.sft),
+                config.optimizer,
+                session.mesh,
+                updates=config.updates,
+                seed=session.config.seed + iteration,
             )
-            batches = packed_batches(examples, config.batch, seed=session.config.seed + iteration, name="sft")
+            batches = packed_batches(
+                examples,
+                config.batch,
+                seed=session.config.seed + iteration,
+                name="sft",
+                own=session.own_slice(config.batch.rows),
+            )
+            kept = session.kept(stage, "updates", examples)
             with stage.progress(config.updates, "updates") as bar:
-                stage.result |= fit(trainer, batches, report=reporter(stage, bar))
+                stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
             weights = trainer.weights
-        stage.result["weights"] = session.save_model(f"sft-{iteration:03d}", weights)
+        stage.result["weights"] = session.save_model(f"sft-{iteration:03d}", weights, start)
 
 
 if __name__ == "__main__":

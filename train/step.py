@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,20 +18,25 @@ from jaxtyping import Array, Float
 from optax import contrib
 
 from o1coder_jax import losses
+from o1coder_jax.adapters import dropout_of
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import Batch, Metrics
 from o1coder_jax.mesh import (
     ROWS,
     constrain,
-    host_copy,
+    own_rows,
+    own_shards,
+    own_slice,
     parameter_name,
     replicate,
     row_shards,
+    shard_own_rows,
     shard_parameters,
-    shard_rows,
 )
 from o1coder_jax.transformer import Transformer
-from train.data import HostBatch
+from train.data import Batches, HostBatch
+from train.kept import Kept
+from train.meter import Meter
 
 MUON_RMS = 0.2  # root mean square of an update relative to the learning rate, about that of AdamW
 MATRICES = {  # axis 0 of a stacked weight is the layer
@@ -222,6 +226,7 @@ class Trainer:
       graph, weights: of the model; the weights in training are copied, the caller's stay untouched.
       objective, optimizer: what to minimise and how.
       updates: planned in all; the learning rate's schedule ends there.
+      seed: with the update and the row it decides what an adapter's dropout hides.
     """
 
     def __init__(
@@ -233,7 +238,9 @@ class Trainer:
         mesh: Mesh,
         *,
         updates: int,
+        seed: int = 0,
     ):
+        self.seed, self.dropout = seed, dropout_of(graph, weights) > 0
         self.graph, self.objective, self.optimizer, self.mesh, self.updates = graph, objective, optimizer, mesh, updates
         trained, frozen = nnx.split_state(weights, nnx.Param, ...)
         self.frozen = shard_parameters(mesh, frozen)
@@ -245,8 +252,12 @@ class Trainer:
         self.update = 0
 
     def step(self, batch: HostBatch) -> Metrics:
-        """One update on a host batch; returns device scalars (reading them waits for the step)."""
+        """One update on this process's rows of a batch; returns device scalars (reading them waits for the step)."""
         rate = np.float32(self.optimizer.rate(self.update, self.updates))
+        if self.dropout:
+            rows = len(batch["tokens"]) * row_shards(self.mesh) // len(own_shards(self.mesh))
+            seeds = dropout_seeds(self.seed, self.update, rows)
+            batch = batch | {"dropout": seeds[own_slice(self.mesh, rows)]}
         with jax.set_mesh(self.mesh):
             self.state, metrics = self._update_step(
                 self.state,
@@ -265,16 +276,22 @@ class Trainer:
         return nnx.merge_state(self.state.weights, self.frozen)
 
 
+def dropout_seeds(seed: int, update: int, rows: int) -> np.ndarray:
+    """A random seed for each row of an update's batch, in all processes: (B, 2) uint32."""
+    return np.random.SeedSequence((seed, update)).generate_state(2 * rows, np.uint32).reshape(rows, 2)
+
+
 def split_rows(mesh: Mesh, batch: HostBatch, microbatches: int = 1) -> HostBatch:
-    """Puts a host batch on the mesh; `UserError` when its rows (or pairs of rows) cannot be shared out evenly."""
-    rows, parts = len(batch["tokens"]), row_shards(mesh)
+    """Puts this process's rows of a batch on the mesh; `UserError` when rows (or pairs) cannot be shared out evenly."""
+    parts = row_shards(mesh)
+    rows = len(batch["tokens"]) * parts // len(own_shards(mesh))
     unit = parts if microbatches == 1 else parts * microbatches * (2 if "valid" in batch else 1)
     if rows % unit:
         taken = f" in {microbatches} microbatches" if microbatches > 1 else ""
         raise UserError(
             f"a batch of {rows} rows cannot be split over {parts} devices{taken}; give a multiple of {unit} rows"
         )
-    return shard_rows(mesh, batch)
+    return shard_own_rows(mesh, batch)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "score"))
@@ -283,13 +300,15 @@ def _scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: Batch, score:
 
 
 def sequence_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
-    """`losses.sequence_scores` of a host batch: (B,)."""
-    return host_copy(_scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores))
+    """`losses.sequence_scores` of this process's rows: (B,)."""
+    with jax.set_mesh(mesh):
+        return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.sequence_scores)))
 
 
 def token_scores(graph: nnx.GraphDef[Transformer], weights: Any, batch: HostBatch, mesh: Mesh) -> np.ndarray:
-    """log p of every token of a host batch: (B, S)."""
-    return host_copy(_scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0])
+    """log p of every token of this process's rows: (B, S)."""
+    with jax.set_mesh(mesh):
+        return np.asarray(own_rows(mesh, _scores(graph, weights, split_rows(mesh, batch), losses.token_scores)[0]))
 
 
 def replicate_scalars(mesh: Mesh, state: TrainState) -> TrainState:
@@ -298,26 +317,37 @@ def replicate_scalars(mesh: Mesh, state: TrainState) -> TrainState:
 
 
 def fit(
-    trainer: Trainer, batches: Iterator[HostBatch], *, report: Callable[[int, dict[str, float]], None], every: int = 20
+    trainer: Trainer,
+    batches: Batches,
+    *,
+    report: Callable[[int, dict[str, float | None]], None],
+    every: int = 20,
+    kept: Kept | None = None,
 ) -> dict[str, float]:
     """Trains for the planned number of updates.
 
     Args:
       report: called every `every` updates, and after the last, with the update's number and its metrics:
-        loss, gradient_norm, the objective's own, tokens_per_second (padding left out).
+        loss, gradient_norm, the objective's own, and the figures of `Meter.read`.
+      kept: where the training keeps its state as it goes on, and finds what a killed one kept: it is then continued,
+        after its reports have been repeated.
 
     Returns:
-      The last metrics reported, with `skipped_updates`: how many batches were not finite.
+      The last metrics reported but the meter's, with `skipped_updates`: how many batches were not finite.
     """
-    last: dict[str, float] = {}
-    tokens, since = 0, time.monotonic()
-    for update in range(1, trainer.updates + 1):
+    reports = kept.restore(trainer, batches) if kept else []
+    for update, learned, measured in reports:
+        report(update, {**learned, **measured})
+    last = reports[-1][1] if reports else {}
+    meter = Meter(trainer)
+    for update in range(trainer.update + 1, trainer.updates + 1):
         batch = next(batches)
-        tokens += int((batch["segments"] > 0).sum())
+        meter.count(batch)
         metrics = trainer.step(batch)
         if update % every == 0 or update == trainer.updates:
             last = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            now = time.monotonic()
-            report(update, last | {"tokens_per_second": tokens / max(now - since, 1e-9)})
-            tokens, since = 0, now
+            reports.append((update, last, meter.read()))
+            report(update, {**last, **reports[-1][2]})
+        if kept and (update % kept.every == 0 or update == trainer.updates):
+            kept.save(trainer, batches, reports)
     return last | {"skipped_updates": int(trainer.state.skipped)}

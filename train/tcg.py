@@ -17,16 +17,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from o1coder_jax import losses, tcg
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import replicate
 from o1coder_jax.records import Problem, TestCase
-from o1coder_jax.transformer import Transformer
 from sandbox.pool import Submission
-from train import pretrained
-from train.data import BatchConfig, Example, HostBatch, example, fitting, packed_batches, padded_batch
+from train.data import (
+    BatchConfig,
+    Example,
+    HostBatch,
+    chosen_batches,
+    example,
+    fitting,
+    packed_batches,
+    padded_batch,
+)
 from train.programs import sample_programs
 from train.session import Session, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit, sequence_scores
@@ -45,6 +51,7 @@ class TCGConfig:
       judged_problems: held-out problems that the measures are taken on.
       suite: distinct valid tests of a problem, at most, for the kill rate and for RL.
       checkpoint: folder of a pretrained model to start from, with a tokenizer of its own; null: the base policy.
+      adapter: train an adapter on the base policy, frozen, not all weights.
     """
 
     cases: int = 3
@@ -62,6 +69,7 @@ class TCGConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     dpo_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
     checkpoint: str | None = None
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         counts = "cases examples_per_problem prompt_tokens answer_tokens sft_updates dpo_updates dpo_pairs suite"
@@ -221,77 +229,81 @@ def reward_tests(session: Session, weights: Any, problems: Sequence[Problem]) ->
     return rows, tokens
 
 
-def start(session: Session) -> tuple[nnx.GraphDef[Transformer], Any]:
-    """What the generator grows from: `tcg.checkpoint`, or the base policy."""
-    if folder := session.config.tcg.checkpoint:
-        loaded = pretrained.load(session, folder, session.generator.vocabulary)
-        return loaded.graph, replicate(session.mesh, loaded.weights)
-    base = session.load_policy(policy_name(0))
-    return base.graph, base.weights
-
-
 def run(session: Session) -> None:
     """Trains and measures the generator; the results are the checkpoints `tcg-sft` and `tcg`, and `tests.jsonl`."""
     config = session.config.tcg
     session.require("bootstrap", "train.bootstrap")
     with session.run.stage_scope("tcg") as stage:
         rng = random.Random(session.config.seed)
-        graph, weights = start(session)
-        made: Any = {"model": session.generator.model, "vocabulary": session.generator.vocabulary}
+        base = "tcg-base" if config.checkpoint else policy_name(0)
+        start = session.trainable(base, config.adapter, role="tcg")
         examples = sft_examples(session, session.parts.training, rng)
         usable = fitting(examples, config.batch.length)
         stage.result |= {"examples": len(usable), "too_long": len(examples) - len(usable)}
         sft = Trainer(
-            graph,
-            weights,
+            start.graph,
+            start.weights,
             Objective.of(losses.sft),
             config.optimizer,
             session.mesh,
             updates=config.sft_updates,
+            seed=session.config.seed,
         )
         with stage.progress(config.sft_updates, "SFT updates") as bar:
-            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg")
-            fit(sft, batches, report=reporter(stage, bar, "sft_"))
-        session.save_model("tcg-sft", sft.weights, **made)
+            own = session.own_slice(config.batch.rows)
+            batches = packed_batches(examples, config.batch, seed=session.config.seed, name="tcg", own=own)
+            fit(sft, batches, report=reporter(stage, bar, "sft_"), kept=session.kept(stage, "sft", examples))
+        after_sft = sft.weights
+        del sft  # and its moments
+        session.save_model("tcg-sft", after_sft, start)
 
         pairs = dpo_pairs(session, session.parts.training, rng)
         pairs = [p for p in pairs if max(len(one["tokens"]) for one in p) <= config.batch.length]
         dpo = Trainer(
-            graph,
-            sft.weights,
+            start.graph,
+            after_sft,
             Objective.of(losses.dpo, beta=config.beta, sft_weight=config.dpo_sft_weight),
             config.dpo_optimizer,
             session.mesh,
-            updates=config.dpo_updates if pairs else 0,
+            updates=config.dpo_updates,
+            seed=session.config.seed + 1,
         )
 
-        def pair_batches() -> Any:
-            while True:
-                batch = dpo_batch(rng.choices(pairs, k=config.dpo_pairs), config)
-                yield batch | {"reference": sequence_scores(graph, sft.weights, batch, session.mesh)}
+        own = session.own_slice(2 * config.dpo_pairs)
 
-        with stage.progress(config.dpo_updates, "DPO updates") as bar:
-            fit(dpo, pair_batches(), report=reporter(stage, bar, "dpo_"))
-        stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights, **made)}
+        def referred(numbers: Sequence[int]) -> HostBatch:
+            batch = {name: rows[own] for name, rows in dpo_batch([pairs[i] for i in numbers], config).items()}
+            return batch | {"reference": sequence_scores(start.graph, after_sft, batch, session.mesh)}
+
+        if pairs:
+            batches = chosen_batches(len(pairs), config.dpo_pairs, referred, seed=session.config.seed)
+            kept = session.kept(stage, "dpo", [one for pair in pairs for one in pair])
+            with stage.progress(config.dpo_updates, "DPO updates") as bar:
+                fit(dpo, batches, report=reporter(stage, bar, "dpo_"), kept=kept)
+        stage.result |= {"pairs": len(pairs), "weights": session.save_model("tcg", dpo.weights, start)}
+        after_dpo = dpo.weights
+        del dpo
 
         problems = session.parts.heldout[: config.judged_problems]
         tokens = 0
-        for phase, weights in (("sft", sft.weights), ("dpo", dpo.weights)):
-            answers, used = generated(session, weights, problems, answers=1, salt=6)
+        for phase, weights in (("sft", after_sft), ("dpo", after_dpo)):
+            _, sampler = session.sampler(start.graph, weights)
+            answers, used = generated(session, sampler, problems, answers=1, salt=6)
             valid = valid_cases(session, problems, answers)
             stage.result[f"validity_{phase}"] = validity(answers, valid)
             stage.result[f"malformed_{phase}"] = sum(a.malformed for a in answers)
             tokens += used
-        answers, used = generated(session, dpo.weights, problems, answers=-(-config.suite // config.cases), salt=9)
+        answers, used = generated(session, sampler, problems, answers=-(-config.suite // config.cases), salt=9)
         killed, wrong = kill_rate(session, problems, answers, valid_cases(session, problems, answers))
         stage.result |= {"kill_rate": killed, "wrong_programs": wrong}
-        rows, more = reward_tests(session, dpo.weights, session.parts.selfplay)
+        rows, more = reward_tests(session, sampler, session.parts.selfplay)
         stage.append_shared("tests.jsonl", rows)
         stage.result |= {
             "problems_with_tests": sum(bool(row["tests"]) for row in rows),
             "tokens_generated": tokens + used + more,
         }
         stage.result |= session.judging.costs()
+        stage.log(config.dpo_updates, sync_seconds=session.sync_seconds())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from o1coder_jax.records import Problem, read_problems
 from o1coder_jax.vocabulary import Vocabulary
 from search.models import load_policy, load_reward_model
 from train.config import Config, load_config
-from train.session import PARTS, load_tokenizer, tokenizer_path
+from train.session import GENERATOR_TOKENIZER, PARTS, load_tokenizer, tokenizer_path
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Trained:
 
     def policy(self, name: str) -> Policy:
         return load_policy(self._checkpoint(name), self.tokenizer, self.mesh)
+
+    def generator(self, name: str) -> Policy:
+        """A test case generator, with the vocabulary of its own checkpoint if it has one."""
+        path = self.folder / GENERATOR_TOKENIZER
+        vocabulary = load_tokenizer(path) if self.config.tcg.checkpoint else self.tokenizer
+        return load_policy(self._checkpoint(name), vocabulary, self.mesh)
 
     def reward_model(self, name: str) -> RewardModel:
         return load_reward_model(self._checkpoint(name), self.tokenizer, self.mesh)

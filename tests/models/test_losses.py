@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax import losses
+from o1coder_jax import fused_scores, losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import ClipConfig, group_advantages, weighted_mean
-from tests.tiny import decoder
+from o1coder_jax.transformer import Transformer
+from tests.tiny import SHAPE, decoder
 
 B, S = 4, 12
 LENGTHS = (12, 7, 9, 5)
@@ -92,21 +94,56 @@ def test_log_probability_is_the_plain_one(model, batch, plain):
     np.testing.assert_allclose(entropy[inside], plain["entropy"][inside], atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [4, 20])
-def test_chunks_equal_the_whole(model, batch, monkeypatch, chunk):
-    """Tokens in pieces that do and do not divide a row's length, forward and backward."""
+def whole_logits(model, batch):
+    """A loss of both outcomes from all logits at once."""
+    scores = jax.nn.log_softmax(model.logits(losses.states(model, batch))[:, :-1])
+    picked = jnp.take_along_axis(scores, batch["tokens"][:, 1:, None], axis=-1)[..., 0]
+    entropy = -jnp.sum(jnp.exp(scores) * scores, axis=-1)
+    return jnp.sum((0.3 * entropy - picked) * batch["weight"][:, 1:])
 
-    def loss_and_gradient():
-        @nnx.jit
-        def both(model):
-            return nnx.value_and_grad(lambda m: losses.sft(m, batch)[0])(model)
 
-        return both(model)
+def in_parts(model, batch):
+    picked, entropy = losses.token_scores(model, batch)
+    return jnp.sum((0.3 * entropy - picked) * batch["weight"])
 
-    whole = loss_and_gradient()
-    monkeypatch.setattr(losses, "CHUNK", chunk)
-    pieces = loss_and_gradient()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), pieces, whole)
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("columns", [5, 13])
+def test_vocabulary_in_parts_equals_the_whole(batch, monkeypatch, columns, tied):
+    """Parts that do and do not divide the vocabulary of 13, forward and backward."""
+    model = decoder(dataclasses.replace(SHAPE, tied_embeddings=tied))
+    monkeypatch.setattr(fused_scores, "SCORES_BYTES", 0)
+    monkeypatch.setattr(fused_scores, "LEAST_COLUMNS", columns)
+    parts, whole = (
+        nnx.jit(lambda m, f=function: nnx.value_and_grad(lambda m: f(m, batch))(m))(model)
+        for function in (in_parts, whole_logits)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), parts, whole)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_loss_takes_a_tenth_of_the_memory_of_whole_logits(tied):
+    """Loss and gradients as they are compiled for 4,096 tokens and 150,000 words."""
+    config = dataclasses.replace(SHAPE, width=256, tied_embeddings=tied, dtype="bfloat16")
+    graph, weights = nnx.split(nnx.eval_shape(lambda: Transformer(config, 150_000, rngs=nnx.Rngs(0))))
+    hidden = jax.ShapeDtypeStruct((1, 4096, 256), jnp.bfloat16)
+    targets = jax.ShapeDtypeStruct((1, 4096), jnp.int32)
+
+    def whole(model, hidden, targets):
+        scores = jax.nn.log_softmax(model.logits(hidden))
+        return jnp.take_along_axis(scores, targets[..., None], axis=-1)
+
+    def in_parts(model, hidden, targets):
+        return losses.log_probability(model, hidden, targets)[0]
+
+    def temporary_bytes(function):
+        def loss(weights, hidden, targets):
+            return -jnp.sum(function(nnx.merge(graph, weights), hidden, targets))
+
+        compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(weights, hidden, targets).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(in_parts) <= 0.1 * temporary_bytes(whole)
 
 
 def test_sft_is_the_mean_negative_log_probability(model, batch, plain):

@@ -43,10 +43,15 @@ def test_answers_are_those_of_one_device(report, mesh):
     assert report[mesh]["answers"]
 
 
-@pytest.mark.parametrize("mesh", ["data", "fsdp"])
+@pytest.mark.parametrize("mesh", MESHES)
 def test_trees_are_those_of_one_device(report, mesh):
-    """With a copy of the policy on each device, and with its parameters split."""
     assert report[mesh]["trees"]
+
+
+@pytest.mark.parametrize(("mesh", "collectives"), [("data", []), ("fsdp", []), ("tensor", ["all-reduce"])])
+def test_a_wave_has_no_collective_but_the_sums_of_split_products(report, mesh, collectives):
+    """No device waits for one that holds other rows, wherever training keeps its parameters."""
+    assert report[mesh]["collectives"] == collectives
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -59,10 +64,26 @@ def test_rows_are_split_over_data_and_fsdp(report):
     assert [report[mesh]["row_shards"] for mesh in MESHES] == [2, 2, 1]
 
 
-MATRICES = {f"{name}.weight" for name in ("query", "key", "value", "output", "gate", "up", "down")} | {"embedding"}
+@pytest.mark.parametrize("mesh", MESHES)
+def test_sampler_of_a_packed_and_adapted_model_is_that_of_one_device(report, mesh):
+    assert report[mesh]["merged"] < 1e-6
 
 
-@pytest.mark.parametrize(("mesh", "halved"), [("data", set()), ("fsdp", MATRICES), ("tensor", MATRICES)])
+COLUMNS, ROWS = ("query", "key", "value", "gate", "up"), ("output", "down")
+MATRICES = {f"{name}.weight" for name in COLUMNS + ROWS} | {"embedding"}
+
+
+def parts(names: tuple[str, ...], *kinds: str) -> set[str]:
+    return {f"{name}.{kind}" for name in names for kind in kinds}
+
+
+# Two devices cannot share the one block of the width, nor the three of the MLP's width: such packed weights stay whole.
+OVER_FSDP = MATRICES | parts(COLUMNS, "codes", "scales", "lora_a") | parts(ROWS, "lora_b")
+OVER_TENSOR = MATRICES | parts(("query", "key", "value"), "codes", "scales") | parts(ROWS, "codes", "scales", "lora_a")
+OVER_TENSOR |= parts(COLUMNS, "lora_b")
+
+
+@pytest.mark.parametrize(("mesh", "halved"), [("data", set()), ("fsdp", OVER_FSDP), ("tensor", OVER_TENSOR)])
 def test_parameters_are_split_as_their_rule_says(report, mesh, halved):
     shares = report[mesh]["share"]
     assert {name for name, share in shares.items() if share == 0.5} == halved
@@ -78,6 +99,11 @@ def test_parameters_are_split_as_their_rule_says(report, mesh, halved):
         ("value.weight", (2, 16, 3, 8), P(None, "fsdp", None, None)),
         ("gate.lora_a", (2, 16, 3), P(None, "fsdp", None)),
         ("value", (16,), P()),
+        ("gate.codes", (2, 16, 4, 32), P(None, "fsdp", "tensor", None)),
+        ("gate.scales", (2, 16, 4), P(None, "fsdp", "tensor")),
+        ("down.codes", (2, 64, 3, 32), P(None, "tensor", None, None)),
+        ("down.scales", (2, 64, 3), P(None, "tensor", None)),
+        ("output.codes", (2, 4, 8, 4, 8), P(None, "tensor", None, "fsdp", None)),
         ("attention_norm", (2, 16), P()),
         ("count", (), P()),
     ],

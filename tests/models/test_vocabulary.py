@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer as Pieces
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.steps import END, STEP_END
@@ -33,10 +33,31 @@ def small(folder: Path) -> ByteLevelVocabulary:
     return ByteLevelVocabulary.load(folder / "tokenizer.json")
 
 
-@pytest.fixture(scope="module", params=["small", "gpt2", "minimind"])
+def sentences(folder: Path, *, metaspace: bool = False) -> ByteLevelVocabulary:
+    """In the manner of sentencepiece: blanks as U+2581, characters without a piece as their bytes."""
+    merges = [("\u2581", "a"), ("S", "t"), ("St", "e"), ("Ste", "p"), ("E", "n"), ("En", "d"), ("d", ">"), ("p", "r")]
+    singles = sorted({letter for merge in merges for letter in "".join(merge)} | set("bcefghilmnot<_1:.("))
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *singles]
+    names += ["".join(merge) for merge in merges]
+    pieces = Pieces(
+        models.BPE({n: i for i, n in enumerate(names)}, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    if metaspace:
+        pieces.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme="first", split=False)
+    else:
+        pieces.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    blanks, strip = decoders.Replace("\u2581", " "), decoders.Strip(" ", 1, 0)
+    pieces.decoder = decoders.Sequence([blanks, decoders.ByteFallback(), decoders.Fuse(), strip])
+    pieces.add_special_tokens(["<s>", "</s>"])
+    pieces.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return ByteLevelVocabulary.load(folder / "tokenizer.json")
+
+
+@pytest.fixture(scope="module", params=["small", "sentences", "gpt2", "minimind"])
 def vocabulary(request, tmp_path_factory) -> ByteLevelVocabulary:
-    if request.param == "small":
-        return small(tmp_path_factory.mktemp("vocabulary"))
+    if request.param in ("small", "sentences"):
+        return {"small": small, "sentences": sentences}[request.param](tmp_path_factory.mktemp("vocabulary"))
     if "O1CODER_DATA" not in os.environ:
         pytest.skip("O1CODER_DATA is not set")
     return ByteLevelVocabulary.load(Path(os.environ["O1CODER_DATA"]) / "tokenizers" / request.param / "tokenizer.json")
@@ -126,3 +147,27 @@ def test_files_of_another_kind_are_refused(tmp_path):
         (tmp_path / "tokenizer.json").write_bytes(content)
         with pytest.raises(UserError, match=r"give a byte-level tokenizer\.json"):
             ByteLevelVocabulary.load(tmp_path / "tokenizer.json")
+
+
+def test_both_forms_of_byte_fallback_are_the_same_and_put_nothing_before_a_text(tmp_path):
+    old = sentences(tmp_path)
+    new = sentences(tmp_path, metaspace=True)
+    for text in ("a a", " a", "a", "Step\u2581", "é a", ""):
+        assert old.encode(text) == new.encode(text)
+        assert old.decode(old.encode(text)) == text
+    assert old.encode("é") == [3 + byte for byte in "é".encode()]
+    theirs = Pieces.from_file(str(tmp_path / "tokenizer.json"))
+    assert theirs.encode("a a", add_special_tokens=False).ids == old.encode(" a a")
+
+
+def test_byte_fallback_with_another_way_of_cutting_is_refused(tmp_path):
+    sentences(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    read = json.loads(path.read_text())
+    for changes, line in (
+        ({"normalizer": {"type": "NFKC"}}, "its normalizer does more"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer Whitespace cuts text"),
+    ):
+        path.write_text(json.dumps({**read, **changes}))
+        with pytest.raises(UserError, match=line):
+            ByteLevelVocabulary.load(path)

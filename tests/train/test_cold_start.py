@@ -5,20 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
+from o1coder_jax import checkpoint, hf
+from o1coder_jax.adapters import AdapterConfig
+from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import MeshConfig
 from o1coder_jax.prompts import render
 from o1coder_jax.records import ProcessRecord
 from o1coder_jax.vocabulary import ByteLevelVocabulary
 from sandbox.pool import SandboxConfig
 from search import run as search_run
+from tests.models.test_parity import needs_torch, torch
 from tests.train import checkpoints
-from tests.train.world import ROOT, Done, command, read_lines, results, rows
+from tests.train.world import ROOT, Done, bare_command, command, read_lines, results, rows
+from train import pretrained
 from train.config import load_config
+from train.policy import PolicyConfig
 
 PROMPT = """
 policy:
@@ -175,8 +185,102 @@ def test_search_by_itself_asks_as_the_run_does(
     assert prompts and all(prompt[: len(expected)] == expected for prompt in prompts)
 
 
+def test_shape_of_the_checkpoint_wins_and_what_it_replaces_is_told(base: Path):
+    config = load_config(ROOT / "configs" / "tiny.yaml")
+    assert config.model.qk_norm
+    policy = PolicyConfig(checkpoint=str(base / "policy"), adapter=AdapterConfig(base="nf4"))
+    model = dataclasses.replace(config.model, width=40, dtype="bfloat16", rematerialize="layers")
+    found, line = pretrained.resolved(dataclasses.replace(config, model=model, policy=policy))
+    expected = hf.model_config(base / "policy")
+    assert found.model == dataclasses.replace(expected, dtype="bfloat16", rematerialize="layers")
+    assert line == f"model: the shape is that of {base}/policy: width 64 (not 40), qk_norm False (not True)"
+    assert pretrained.resolved(found)[1] == ""
+
+
+def test_adapter_that_the_checkpoint_cannot_have_is_refused(base: Path):
+    write_odd(base)
+    policy = PolicyConfig(checkpoint=str(base / "odd"), adapter=AdapterConfig(base="nf4"))
+    with pytest.raises(UserError, match="nf4"):
+        pretrained.resolved(dataclasses.replace(load_config(ROOT / "configs" / "tiny.yaml"), policy=policy))
+
+
+def write_odd(base: Path) -> None:
+    """The configuration of a model whose products do not divide into the blocks of NF4."""
+    values = json.loads((base / "policy" / "config.json").read_text())
+    (base / "odd").mkdir(exist_ok=True)
+    (base / "odd" / "config.json").write_text(json.dumps(values | {"intermediate_size": 131}))
+
+
+ADAPTERS = """
+policy: {adapter: {rank: 2, alpha: 8.0, targets: ["*"]}}
+prm: {adapter: {rank: 2, targets: [q_proj]}}
+tcg: {adapter: {rank: 2, base: nf4}}
+"""
+
+
+@pytest.fixture(scope="module")
+def adapted(base: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose roles train adapters: two on the policy's checkpoint, the generator on its own."""
+    folder = tmp_path_factory.mktemp("adapted")
+    (folder / "adapters.yaml").write_text(ADAPTERS)
+    own = ("--tcg.checkpoint", str(base / "tcg"), "--config", str(folder / "adapters.yaml"))
+    run, done = cold_start(base, settings, folder, *own)
+    assert (done.status, done.err) == (0, "")
+    return run
+
+
+def facts(run: Path, name: str) -> dict[str, Any]:
+    return checkpoint.metadata(run / "checkpoints" / name)
+
+
+def test_adapters_are_trained_on_the_checkpoints(adapted: Path):
+    for name, base in {"policy-001": "policy-000", "prm-001": "policy-000", "tcg": "tcg-base"}.items():
+        assert facts(adapted, name)["base"] == {
+            "checkpoint": base,
+            "fingerprint": facts(adapted, base)["fingerprint"],
+        }
+        held = [info.name.rsplit("/", 1)[-1] for info in checkpoint.describe(adapted / "checkpoints" / name)]
+        assert set(held) <= {"lora_a", "lora_b", "value", "value_bias"}
+    assert facts(adapted, "tcg")["model"]["width"] == 48
+
+
+def test_adapted_policy_is_exported_merged(adapted: Path, base: Path, tmp_path: Path):
+    done = bare_command("export", str(adapted), "--checkpoint", "policy-001", "-o", str(tmp_path / "out"))
+    assert done.status == 0, done.err
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", base / "policy"))
+    factors = checkpoint.restore(adapted / "checkpoints" / "policy-001")["blocks"]["down"]
+    change = 4.0 * np.asarray(factors["lora_a"])[0] @ np.asarray(factors["lora_b"])[0]
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert abs(change).max() > 0
+    np.testing.assert_allclose(ours[name], theirs[name] + change.T, atol=1e-5)
+    np.testing.assert_array_equal(ours["model.embed_tokens.weight"], theirs["model.embed_tokens.weight"])
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert loaded.chat_template == checkpoints.TEMPLATE and loaded.eos_token == "<|im_end|>"
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {"eos_token_id": [2, 0]}
+
+
+@needs_torch
+def test_transformers_loads_the_exported_policy(adapted: Path, tmp_path: Path):
+    done = bare_command("export", str(adapted), "--checkpoint", "policy-001", "-o", str(tmp_path / "out"))
+    assert done.status == 0, done.err
+    told = json.loads(torch("torch_generate.py", tmp_path / "out", "[[5, 3]]", 4))
+    assert told["loading"] == [] and told["classes"][0] == "Qwen2ForCausalLM"
+
+
+def test_generator_is_exported_with_its_own_tokenizer(adapted: Path, base: Path, tmp_path: Path):
+    gone = tmp_path / "gone"  # the run, after the folder of its checkpoint was removed
+    shutil.copytree(adapted, gone, ignore=shutil.ignore_patterns(".lock"))
+    settings = (gone / "config.yaml").read_text()
+    (gone / "config.yaml").write_text(settings.replace(str(base / "tcg"), str(tmp_path / "none")))
+    for run, out in ((adapted, tmp_path / "a"), (gone, tmp_path / "b")):
+        done = bare_command("export", str(run), "--role", "tcg", "-o", str(out))
+        assert done.status == 0, done.err
+        assert json.loads((out / "config.json").read_text())["model_type"] == "llama"
+        assert (out / "tokenizer.json").read_bytes() == (base / "tcg" / "tokenizer.json").read_bytes()
+        assert set(json.loads((out / "generation_config.json").read_text())["eos_token_id"]) == {0, 2}
+
+
 REFUSED = [
-    (("--model.width", "32"), "model.width is 32, but that of policy.checkpoint {base}/policy is 64"),
     (("--tokenizer.file", "x"), "policy.checkpoint brings its own tokenizer; leave one out"),
     (("--policy.checkpoint", "{base}/none"), "cannot read {base}/none/config.json"),
     (("--policy.prompt", "{base}/none.yaml"), "cannot read the prompt file {base}/none.yaml"),

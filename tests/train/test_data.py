@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from o1coder_jax.errors import UserError
-from train.data import BatchConfig, Example, HostBatch, example, fitting, packed_batches, padded_batch
+from train.data import BatchConfig, Example, HostBatch, chosen_batches, example, fitting, packed_batches, padded_batch
 
 BATCH = BatchConfig(rows=2, length=16)
 
@@ -90,6 +92,41 @@ def test_same_seed_packs_the_same():
 def test_another_seed_packs_otherwise():
     first, second = batches(6), batches(6, seed=1)
     assert any((a["tokens"] != b["tokens"]).any() for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("taken", [1, 5, 12])
+def test_pipeline_goes_on_from_a_position(taken: int):
+    whole, first = (packed_batches(examples(), BATCH, seed=3, name="sft") for _ in range(2))
+    for _ in range(taken):
+        next(first)
+    position = json.loads(json.dumps(first.get_state()))
+    other = packed_batches(examples(), BATCH, seed=3, name="sft")
+    other.set_state(position)
+    expected = list(itertools.islice(whole, taken + 8))[taken:]
+    for a, b in zip(itertools.islice(other, 8), expected, strict=True):
+        assert all((a[name] == b[name]).all() for name in b)
+
+
+def test_processes_fill_their_rows_of_the_same_batches():
+    whole, first, second = (
+        packed_batches(examples(), BATCH, seed=0, name="sft", own=own) for own in (slice(2), slice(1), slice(1, 2))
+    )
+    for _, all_rows, one, other in zip(range(6), whole, first, second, strict=False):
+        assert one["tokens"].shape == (1, 16)
+        assert all((np.concatenate([one[n], other[n]]) == all_rows[n]).all() for n in all_rows)
+
+
+def test_chosen_batches_take_all_in_each_pass_and_go_on_from_a_position():
+    def make(numbers: Sequence[int]) -> HostBatch:
+        return {"tokens": np.array(numbers)}
+
+    pipeline = chosen_batches(6, 2, make, seed=1)
+    seen = [batch["tokens"].tolist() for batch in itertools.islice(pipeline, 6)]
+    assert sorted(itertools.chain(*seen[:3])) == sorted(itertools.chain(*seen[3:])) == list(range(6))
+    position = pipeline.get_state()
+    expected = next(pipeline)["tokens"].tolist()
+    pipeline.set_state(position)
+    assert next(pipeline)["tokens"].tolist() == expected
 
 
 def test_passes_have_different_orders():

@@ -28,12 +28,12 @@ def interrupted(wee: Path, settings: Path, tmp_path_factory: pytest.TempPathFact
     # Tests in the background ignore Ctrl-C, and what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stage, end in (("tcg", signal.SIGINT), ("001-rl", signal.SIGKILL)):
-        process = start(settings, "--runs", str(runs))
+        process = start(settings, "--runs", str(runs), "--checkpoint_every", "15")
         wait_until(process, lambda stage=stage: logged(stage))  # type: ignore[misc]
         os.killpg(process.pid, end)  # a terminal sends Ctrl-C to all
         done.append(finish(process))
         finished.append(sorted(path.stem for path in (run / "stages").glob("*.json")))
-    done.append(finish(start(settings, "--runs", str(runs))))
+    done.append(finish(start(settings, "--runs", str(runs), "--checkpoint_every", "15")))
     return run, done, finished
 
 
@@ -57,6 +57,12 @@ def test_run_goes_on_from_the_last_finished_stage(interrupted: Interrupted):
     assert "001-rl: step 5 of 6" in last.out and "001-prm" not in last.out
 
 
+def test_stage_goes_on_from_its_own_checkpoint(interrupted: Interrupted):
+    run, (_, killed, _), _ = interrupted
+    assert "goes on after update 15, from" in killed.out or "goes on after update 30, from" in killed.out
+    assert not list((run / "underway").glob("tcg/*"))
+
+
 def test_run_that_was_killed_ends_with_the_same_summary(wee: Path, interrupted: Interrupted):
     assert summary_of(interrupted[0]) == summary_of(wee)
 
@@ -64,7 +70,8 @@ def test_run_that_was_killed_ends_with_the_same_summary(wee: Path, interrupted: 
 def test_run_that_was_killed_ends_with_the_same_metrics(wee: Path, interrupted: Interrupted):
     def rows(run: Path) -> list[dict[str, Any]]:
         lines = read_lines(run / "metrics.jsonl")
-        # Times differ, and so does what the sandbox of a killed run had forgotten.
-        return [{k: v for k, v in row.items() if "second" not in k and not k.startswith("cache_")} for row in lines]
+        # Times and memory differ, and so does what the sandbox of a killed run had forgotten.
+        timed = ("second", "cache_", "memory_gib")
+        return [{k: v for k, v in row.items() if not any(name in k for name in timed)} for row in lines]
 
     assert rows(interrupted[0]) == rows(wee)

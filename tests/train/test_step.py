@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax import losses
+from o1coder_jax import hardware, losses
 from o1coder_jax.errors import UserError
+from o1coder_jax.flops import training_flops
+from o1coder_jax.linear import Frozen
 from o1coder_jax.mesh import MeshConfig, make_mesh, replicate
 from o1coder_jax.transformer import ModelConfig, Transformer
 from tests.train.world import ENVIRONMENT, ROOT
 from train.data import HostBatch, example, padded_batch
+from train.meter import Meter
 from train.step import Objective, OptimizerConfig, Trainer, fit, token_scores
 
 MODEL = ModelConfig(width=32, layers=1, heads=2, head_size=16, mlp_width=64)
@@ -251,3 +254,42 @@ def test_rows_that_devices_cannot_share_are_refused(two_devices: dict[str, Any])
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UserError, match=r"learning_rate 0.* must be positive"):
         OptimizerConfig(learning_rate=0)
+
+
+# What is reported.
+
+
+def test_speed_flops_and_memory_are_reported(monkeypatch: pytest.MonkeyPatch):
+    """A CPU has no peak in the table, so no utilisation; a device that has one has their quotient."""
+    one = trainer(updates=2)
+    tokens = int((batch()["segments"] > 0).sum())
+    flops = training_flops(MODEL, VOCABULARY, batch()["segments"])
+    for peak, share in ((None, None), (1e9, 1e-9)):
+        monkeypatch.setattr(hardware, "peak_flops", lambda devices, peak=peak: peak)
+        meter = Meter(one)
+        meter.count(batch())
+        seen = meter.read()
+        assert seen["tflops_per_second"] / seen["tokens_per_second"] == pytest.approx(flops / tokens / 1e12)
+        assert seen["mfu"] == (share and pytest.approx(seen["tflops_per_second"] * 1e12 * share))
+        assert seen["memory_gib"] > 0.01
+
+
+def test_every_report_has_the_figures():
+    reports: list[dict[str, Any]] = []
+    fit(trainer(updates=2), iter([batch()] * 2), report=lambda update, metrics: reports.append(metrics), every=1)
+    names = {"loss", "gradient_norm", "tokens_per_second", "tflops_per_second", "mfu", "memory_gib"}
+    assert len(reports) == 2 and all(names <= set(metrics) for metrics in reports)
+
+
+def test_frozen_weights_cost_fewer_operations_and_no_moments():
+    graph, weights = model()
+    frozen = jax.tree.map(lambda x: x, weights)
+    frozen["blocks"]["query"]["weight"] = Frozen(weights["blocks"]["query"]["weight"][...])
+    mesh = make_mesh(MeshConfig())
+    meters, sizes = [], []
+    for given in (weights, frozen):
+        one = Trainer(graph, replicate(mesh, given), SFT, FAST, mesh, updates=1)
+        meters.append(Meter(one)._trained)
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(one.state.moments)))
+    query = weights["blocks"]["query"]["weight"][...].size
+    assert meters[0] - meters[1] == query and sizes[0] - sizes[1] == 2 * query

@@ -1,0 +1,128 @@
+"""The optimiser steps of a run as programs to be compiled: `update_step` (`train/step.py`) as `Trainer` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from o1coder_jax import losses
+from o1coder_jax.errors import UserError
+from o1coder_jax.mesh import ROWS, parameter_shardings, row_shards
+from o1coder_jax.transformer import parameter_count
+from train.config import Config
+from train.data import BatchConfig, round_up
+from train.flops import activation_bytes, training_traffic, training_work
+from train.plan_program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
+from train.rl import LENGTH_BUCKET
+from train.step import Objective, OptimizerConfig, TrainState, jitted_step
+
+SMALLER = (
+    "a larger optimizer.microbatches",
+    "model.rematerialize: layers",
+    "a larger mesh.fsdp",
+    "a batch of fewer rows or a shorter length",
+)
+
+
+def training_programs(config: Config, policy: Role, reward: Role, tcg: Role, mesh: Mesh) -> Iterator[Program]:
+    """The updates of all stages, in their order."""
+    sft = Objective.of(losses.sft)
+    yield training_program("tcg sft", tcg, config.tcg.batch, sft, config.tcg.optimizer, mesh)
+    dpo = Objective.of(losses.dpo, beta=config.tcg.beta, sft_weight=config.tcg.dpo_sft_weight)
+    pairs = BatchConfig(2 * config.tcg.dpo_pairs, config.tcg.batch.length)
+    yield training_program("tcg dpo", tcg, pairs, dpo, config.tcg.dpo_optimizer, mesh)
+    yield training_program("sft", policy, config.sft.batch, sft, config.sft.optimizer, mesh)
+    pairwise = config.prm.objective == "pairwise"
+    rating = Objective.of(losses.prm_pairwise if pairwise else losses.prm_pointwise)
+    yield training_program("prm", reward, config.prm.batch, rating, config.prm.optimizer, mesh)
+    longest = config.search.prompt_tokens + config.generation.answer_tokens
+    paths = BatchConfig(config.rl.minibatch, round_up(longest, LENGTH_BUCKET))
+    gradient = Objective.of(losses.policy_gradient, clip=config.rl.clip)
+    others = sum(chip_bytes(training_weights(role, mesh)[1]) for role in (policy, reward))  # reference, reward model
+    yield training_program("rl", policy, paths, gradient, config.rl.optimizer, mesh, others=others)
+
+
+def training_program(
+    name: str,
+    role: Role,
+    batch: BatchConfig,
+    objective: Objective,
+    optimizer: OptimizerConfig,
+    mesh: Mesh,
+    *,
+    others: float = 0.0,
+) -> Program:
+    """One objective's update; `UserError` when the mesh cannot share the batch's rows."""
+    shapes, parts, taken = _batch_shapes(objective, batch), row_shards(mesh), optimizer.microbatches
+    unit = parts if taken == 1 else parts * taken * (2 if "valid" in shapes else 1)  # as train.step.split_rows
+    if batch.rows % unit:
+        raise UserError(
+            f"{name}: {batch.rows} rows cannot be shared by {parts} parts of the mesh in {taken} microbatches; "
+            f"make them a multiple of {unit}"
+        )
+    graph, weights = training_weights(role, mesh)
+    trained, frozen = nnx.split_state(weights, nnx.Param, ...)
+    moments = jax.eval_shape(optimizer.transformation().init, trained)
+    moments = placed(moments, parameter_shardings(mesh, moments))
+    everywhere = NamedSharding(mesh, P())
+    counter: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    state = TrainState(trained, moments, counter)
+    rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
+    rows = placed(shapes, NamedSharding(mesh, P(ROWS)))
+
+    def lower() -> jax.stages.Lowered:
+        leaves, structure = jax.tree.flatten(state)
+        step: Any = jitted_step(structure, tuple(leaf.sharding for leaf in leaves))
+        with jax.set_mesh(mesh):
+            lowered: jax.stages.Lowered = step.lower(
+                state, frozen, rows, rate, graph=graph, objective=objective, optimizer=optimizer
+            )
+        return lowered
+
+    return Program(
+        name=name,
+        parameters=parameter_count(weights),
+        work=training_work(
+            role.config, role.vocab_size, rows=batch.rows, length=batch.length, vocabulary=not role.value_head
+        ),
+        held={PARAMETERS: chip_bytes(weights), OPTIMISER: chip_bytes(moments), INPUTS: chip_bytes(rows)},
+        lower=lower,
+        smaller=SMALLER,
+        others=others,
+        scratch=activation_bytes(
+            role.config,
+            role.vocab_size if not role.value_head else 0,
+            rows=batch.rows // (parts * taken),
+            length=batch.length,
+            tensor=mesh.shape["tensor"],
+            weights=chip_bytes(weights),
+            microbatches=taken,
+        ),
+        traffic=training_traffic(
+            role.config,
+            role.vocab_size if not role.value_head else 0,
+            tokens=batch.rows * batch.length // parts,
+            tensor=mesh.shape["tensor"],
+            weights=chip_bytes(weights),
+            microbatches=taken,
+        ),
+    )
+
+
+def _batch_shapes(objective: Objective, batch: BatchConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays that an objective reads, see `o1coder_jax/losses.py`."""
+    of_tokens: dict[Any, tuple[str, ...]] = {
+        losses.prm_pointwise: ("label",),
+        losses.policy_gradient: ("old", "advantage", "reference"),
+    }
+    of_rows: dict[Any, tuple[str, ...]] = {losses.dpo: ("reference", "valid"), losses.prm_pairwise: ("valid",)}
+    shape, function = (batch.rows, batch.length), objective.function
+    whole = dict.fromkeys(("tokens", "positions", "segments"), jax.ShapeDtypeStruct(shape, jnp.int32))
+    real = dict.fromkeys(("weight", *of_tokens.get(function, ())), jax.ShapeDtypeStruct(shape, jnp.float32))
+    return whole | real | dict.fromkeys(of_rows.get(function, ()), jax.ShapeDtypeStruct(shape[:1], jnp.float32))
