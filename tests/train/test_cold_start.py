@@ -245,18 +245,32 @@ def test_adapters_are_trained_on_the_checkpoints(adapted: Path):
 
 
 def test_adapted_policy_is_exported_merged(adapted: Path, base: Path, tmp_path: Path):
-    done = bare_command("export", str(adapted), "--checkpoint", "policy-001", "-o", str(tmp_path / "out"))
-    assert done.status == 0, done.err
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", base / "policy"))
-    factors = checkpoint.restore(adapted / "checkpoints" / "policy-001")["blocks"]["down"]
-    change = 4.0 * np.asarray(factors["lora_a"])[0] @ np.asarray(factors["lora_b"])[0]
-    name = "model.layers.0.mlp.down_proj.weight"
-    assert abs(change).max() > 0
-    np.testing.assert_allclose(ours[name], theirs[name] + change.T, atol=1e-5)
-    np.testing.assert_array_equal(ours["model.embed_tokens.weight"], theirs["model.embed_tokens.weight"])
+    export_merged(adapted, base, tmp_path / "out", "policy", "down", "mlp.down_proj", 4.0)
     loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert loaded.chat_template == checkpoints.TEMPLATE and loaded.eos_token == "<|im_end|>"
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {"eos_token_id": [2, 0]}
+
+
+def test_adapted_reward_model_is_exported_merged(adapted: Path, base: Path, tmp_path: Path):
+    change = export_merged(adapted, base, tmp_path / "out", "prm", "query", "self_attn.q_proj", 8.0)
+    assert abs(change).max() > 1e-4  # random weights verify no path, so that of the policy is still zero
+    assert (tmp_path / "out" / "value_head.safetensors").exists()
+
+
+def export_merged(
+    run: Path, base: Path, out: Path, role: str, product: str, theirs: str, scale: float
+) -> np.ndarray[Any, Any]:
+    """Exports `ROLE-001` and compares it with the checkpoint that it came from; returns what the adapter changed."""
+    done = bare_command("export", str(run), "--role", role, "--checkpoint", f"{role}-001", "-o", str(out))
+    assert done.status == 0, done.err
+    written, source = (load_file(folder / "model.safetensors") for folder in (out, base / "policy"))
+    factors = checkpoint.restore(run / "checkpoints" / f"{role}-001")["blocks"][product]
+    a, b = (np.asarray(factors[name])[0] for name in ("lora_a", "lora_b"))
+    change = scale * a.reshape(-1, 2) @ b.reshape(2, -1)
+    name = f"model.layers.0.{theirs}.weight"
+    np.testing.assert_allclose(written[name], source[name] + change.T, atol=1e-5)
+    np.testing.assert_array_equal(written["model.embed_tokens.weight"], source["model.embed_tokens.weight"])
+    return change
 
 
 @needs_torch
