@@ -48,6 +48,7 @@ def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
         ([], "--topology is not given; write it as --topology v4:2x2x4"),
         (["--topology", "v4-32"], "give the shape of its chips, as v4:2x2x4 for v4-32"),
         (["--topology", "h100:8", "--tcg_base", "none.yaml"], "cannot read none.yaml"),
+        (["--topology", "h100:8", "--policy.checkpoint", "none"], "cannot read none/config.json"),
     ],
 )
 def test_bad_input(argv, said, monkeypatch):

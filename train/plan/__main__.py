@@ -33,6 +33,7 @@ from train.plan.program import Program, Role
 from train.plan.report import compiled, show, to_json
 from train.plan.search import search_programs
 from train.plan.training import training_programs
+from train.pretrained import resolved
 
 DOES_NOT_FIT_EXIT_STATUS = 1
 WIDTH = 170  # columns where the output is no terminal
@@ -89,6 +90,9 @@ def main() -> int:
     config, options = parse_with_flags(Config, None, flags, prog="python -m train.plan", description=title)
     if not options["topology"]:
         raise UserError("--topology is not given; write it as --topology v4:2x2x4")
+    config, replaced = resolved(config)
+    if replaced:
+        print(replaced, flush=True)
     topology = parse_topology(options["topology"])
     tcg_base = load_config(options["tcg_base"]) if options["tcg_base"] else None
     os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu compiles, and nothing runs
