@@ -146,17 +146,25 @@ def shard_own_caches(mesh: Mesh, tree: T) -> T:
     it compiled, a second time.
     """
 
-    def put(path: tuple[Any, ...], x: Any) -> Any:
-        names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
-        if not names & {"keys", "values"}:
-            return shard_own_rows(mesh, x)
-        heads = "tensor" if x.shape[-2] % mesh.shape["tensor"] == 0 else None
-        split = NamedSharding(mesh, P(ROWS, *[None] * (x.ndim - 3), heads, None))
+    def put(x: Any, split: NamedSharding) -> Any:
         if mesh.is_multi_process:
             return jax.make_array_from_process_local_data(split, np.asarray(x))
         return jax.device_put(x, split)
 
-    return jax.tree_util.tree_map_with_path(put, tree)
+    return jax.tree.map(put, tree, cache_shardings(mesh, tree))
+
+
+def cache_shardings(mesh: Mesh, tree: Any) -> Any:
+    """Where `shard_own_caches` puts each array of a tree, or of its shapes: a tree of shardings."""
+
+    def place(path: tuple[Any, ...], x: Any) -> NamedSharding:
+        names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
+        if not names & {"keys", "values"}:
+            return NamedSharding(mesh, P(ROWS))
+        heads = "tensor" if x.shape[-2] % mesh.shape["tensor"] == 0 else None
+        return NamedSharding(mesh, P(ROWS, *[None] * (x.ndim - 3), heads, None))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
 
 
 def own_slice(mesh: Mesh, rows: int) -> slice:

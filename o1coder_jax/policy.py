@@ -7,8 +7,9 @@ from typing import Any
 
 from flax import nnx
 
+from o1coder_jax.prompts import PLAIN, Prompt
 from o1coder_jax.records import Problem
-from o1coder_jax.steps import END, STEP_BEGIN, STEP_END, render_prompt, step_header
+from o1coder_jax.steps import END, STEP_END, step_header
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 from o1coder_jax.vocabulary import Vocabulary
@@ -22,6 +23,7 @@ class Policy:
       graph, weights: the two halves of an `nnx.split` Transformer, which may carry a value head.
       tokenizer: its vocabulary.
       fingerprint: identifies the weights in records.
+      prompt: how it is asked.
       head: identifies the value head, which then rates steps in a search; empty without one.
     """
 
@@ -29,6 +31,7 @@ class Policy:
     weights: Any
     tokenizer: Vocabulary
     fingerprint: str
+    prompt: Prompt = PLAIN
     head: str = ""
 
     def stops(self) -> Stops:
@@ -36,13 +39,9 @@ class Policy:
         return self.tokenizer.stops((STEP_END, END))
 
 
-def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int) -> tuple[list[int], bool]:
-    """Token ids of the prompt, at most `cap`, and whether the statement was cut to fit."""
-    ids = tokenizer.encode(render_prompt(problem.statement))
-    if len(ids) <= cap:
-        return ids, False
-    tail = tokenizer.encode(f"\n{STEP_BEGIN}")[-cap:]
-    return ids[: cap - len(tail)] + tail, True
+def encode_prompt(tokenizer: Vocabulary, problem: Problem, cap: int, prompt: Prompt = PLAIN) -> tuple[list[int], bool]:
+    """Token ids of the prompt, and whether the statement was cut so that it takes `cap` with what follows it."""
+    return prompt.encode(tokenizer, problem.statement.strip(), cap)
 
 
 def encode_headers(tokenizer: Vocabulary, depth: int) -> list[list[int]]:

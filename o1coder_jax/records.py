@@ -169,6 +169,7 @@ class StepRecord:
       visits: N.
       log_probability: sum over the step's tokens under the policy that sampled it.
       node, parent: indices in the tree (the root is 0).
+      truncated: it reached its cap before its end marker, and no step follows.
     """
 
     text: str
@@ -179,6 +180,7 @@ class StepRecord:
     log_probability: float
     node: int
     parent: int
+    truncated: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from o1coder_jax.adapters import Dtype, merged
-from o1coder_jax.mesh import parameter_shardings
+from o1coder_jax.mesh import parameter_name, parameter_shardings
 from o1coder_jax.transformer import Transformer
 
 Graph = nnx.GraphDef[Transformer]
@@ -50,4 +51,19 @@ def _sync(
         return out
 
     result = jax.eval_shape(merge, jax.tree.unflatten(structure, shapes))
-    return graphs[0], jax.jit(merge, out_shardings=parameter_shardings(mesh, result, axes=SAMPLER_AXES))
+    return graphs[0], jax.jit(merge, out_shardings=sampler_shardings(mesh, result))
+
+
+def sampler_shardings(mesh: Mesh, weights: Any) -> Any:
+    """Where the sampler has each parameter of a plain model: a tree of shardings. The tree may hold arrays or shapes.
+
+    An embedding that is not the projection, too, lies whole on every device: split by the vocabulary, each token's
+    look-up would be a sum over all devices.
+    """
+    names = {parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)}
+    untied = "projection" in names
+
+    def place(path: tuple[Any, ...], given: NamedSharding) -> NamedSharding:
+        return NamedSharding(mesh, P()) if untied and parameter_name(path) == "embedding" else given
+
+    return jax.tree_util.tree_map_with_path(place, parameter_shardings(mesh, weights, axes=SAMPLER_AXES))

@@ -37,8 +37,8 @@ class Action(enum.IntEnum):
     CODE = 3
 
 
-_NAMES = {Action.DEFINE: "define", Action.REFINE: "refine", Action.CODE: "code"}
-_ACTIONS = {name: action for action, name in _NAMES.items()}
+NAMES = {Action.DEFINE: "define", Action.REFINE: "refine", Action.CODE: "code"}
+_ACTIONS = {name: action for action, name in NAMES.items()}
 _STEP = re.compile(r"\s*(\d{1,3})\. (define|refine|code):[ \n](.*)", re.DOTALL)
 _BLOCK = re.compile(r"```python\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)  # closed on a line of its own
 
@@ -65,7 +65,7 @@ def render_step(number: int, action: Action, body: str) -> str:
     """The text of a step, end marker included. For `CODE`, `body` is the bare program."""
     if action is Action.CODE:
         return f"{step_header(number)}code:\n```python\n{body}\n```{END}"
-    return f"{step_header(number)}{_NAMES[action]}: {body}{STEP_END}"
+    return f"{step_header(number)}{NAMES[action]}: {body}{STEP_END}"
 
 
 def parse_step(text: str) -> Step:
@@ -107,5 +107,5 @@ def path_code(text: str) -> str | None:
 
 
 def render_prompt(statement: str) -> str:
-    """What the policy reads before the first step, for models without a chat template."""
+    """What the policy reads before the first step, where it needs no examples (see `prompts.py`)."""
     return f"{statement.strip()}\n{STEP_BEGIN}"

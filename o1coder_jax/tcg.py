@@ -26,9 +26,14 @@ _CASE = re.compile(r"in: (.*)\nout: (.*)", re.DOTALL)
 SHUFFLES = 20  # attempts at an order of outputs that matches nowhere
 
 
+def render_question(problem: Problem, solution: str) -> str:
+    """What the generator is asked about."""
+    return f"{problem.statement.strip()}\n{solution.strip()}"
+
+
 def render_prompt(problem: Problem, solution: str) -> str:
-    """What the generator reads."""
-    return f"{problem.statement.strip()}\n{solution.strip()}\n{STEP_BEGIN}"
+    """What the generator reads, where it needs no examples (see `prompts.py`)."""
+    return f"{render_question(problem, solution)}\n{STEP_BEGIN}"
 
 
 def render_cases(cases: Sequence[TestCase], form: Form) -> str:

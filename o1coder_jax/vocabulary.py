@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,11 +48,27 @@ class ByteLevelVocabulary:
     No token is a marker, so markers lie inside and across tokens.
 
     Attributes:
-      end_of_text: the id with which the model ends a text of its own accord; it has no text.
+      ends: the ids with which the model ends a text or a turn of its own accord; they have no text. `end_of_text` is
+        the first.
       vocab_size, fingerprint: as in `Vocabulary`.
     """
 
-    def __init__(self, definition: bytes, end_of_text: str = _END_OF_TEXT):
+    def __init__(
+        self,
+        definition: bytes,
+        end_of_text: str = _END_OF_TEXT,
+        *,
+        more_ends: Sequence[int] = (),
+        settings: Mapping[str, Any] | None = None,
+    ):
+        """From the bytes of a `tokenizer.json`.
+
+        Args:
+          definition: the file.
+          end_of_text: the token that ends a text.
+          more_ends: further ids that do.
+          settings: the `tokenizer_config.json` that is to be saved beside it.
+        """
         read: dict[str, Any] = json.loads(definition)
         byte_level = (read.get("model") or {}).get("type", "BPE") == "BPE" and "ByteLevel" in json.dumps(
             read.get("decoder")
@@ -66,28 +82,36 @@ class ByteLevelVocabulary:
         end = self._pieces.token_to_id(end_of_text)
         if end is None:
             raise ValueError(f"it has no token {end_of_text}")
+        if wrong := [i for i in more_ends if not 0 <= i < self.vocab_size]:
+            raise ValueError(f"it has no token {wrong[0]}, which is said to end a text")
+        self.ends: tuple[int, ...] = tuple(dict.fromkeys([end, *more_ends]))
         self.end_of_text: int = end
+        self._settings = dict(settings or {})
         self.fingerprint = hashlib.sha256(definition).hexdigest()[:16]
         added = {token["id"]: token["content"].encode() for token in read.get("added_tokens", [])}
         bytes_of = byte_fallback.piece_bytes if self._fallback else _letter_bytes
         self._bytes = [
             added[i] if i in added else bytes_of(self._pieces.id_to_token(i) or "") for i in range(self.vocab_size)
         ]
-        self._bytes[self.end_of_text] = b""
+        for i in self.ends:
+            self._bytes[i] = b""
 
     @classmethod
     def load(cls, path: Path) -> ByteLevelVocabulary:
         """Reads a `tokenizer.json`; anything else is a `UserError`.
 
-        `eos_token` of a `tokenizer_config.json` beside it names the end of a text; <|endoftext|> without one.
+        What ends a text is said beside it: `eos_token` of a `tokenizer_config.json` (<|endoftext|> where that names
+        none), and `eos_token_id`, one or several, of a `generation_config.json` or else of a `config.json`.
         """
         try:
-            end = _END_OF_TEXT
-            beside = path.with_name("tokenizer_config.json")
-            if beside.exists():
-                named = json.loads(beside.read_bytes()).get("eos_token") or end
-                end = named if isinstance(named, str) else named["content"]
-            return cls(path.read_bytes(), end)
+            definition = path.read_bytes()
+            settings = _beside(path, "tokenizer_config.json")
+            ids = _beside(path, "generation_config.json").get("eos_token_id", None)
+            ids = _beside(path, "config.json").get("eos_token_id", None) if ids is None else ids
+            ends = [] if ids is None else [ids] if isinstance(ids, int) else [int(i) for i in ids]
+            named = settings.get("eos_token") or (_first_text(definition, ends) if ends else _END_OF_TEXT)
+            text = named if isinstance(named, str) else named["content"]
+            return cls(definition, text, more_ends=ends, settings=settings)
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
         except Exception as error:  # the library raises plain ones
@@ -98,7 +122,11 @@ class ByteLevelVocabulary:
     def save(self, path: Path) -> None:
         path.write_bytes(self._definition)
         end = self._pieces.id_to_token(self.end_of_text)
-        path.with_name("tokenizer_config.json").write_text(json.dumps({"eos_token": end}), encoding="utf-8")
+        settings = {**self._settings, "eos_token": self._settings.get("eos_token") or end}
+        text = json.dumps(settings, ensure_ascii=False, indent=1)
+        path.with_name("tokenizer_config.json").write_text(text, encoding="utf-8")
+        ends = json.dumps({"eos_token_id": list(self.ends)})
+        path.with_name("generation_config.json").write_text(ends, encoding="utf-8")
 
     def pieces(self) -> list[bytes]:
         """The bytes of each token; none for the end of a text."""
@@ -117,7 +145,22 @@ class ByteLevelVocabulary:
         return b"".join(self._bytes[i] for i in ids).decode("utf-8", "replace")
 
     def stops(self, markers: Sequence[str]) -> Stops:
-        return stop_texts(self._bytes, [marker.encode() for marker in markers], (self.end_of_text,))
+        return stop_texts(self._bytes, [marker.encode() for marker in markers], self.ends)
+
+
+def _beside(path: Path, name: str) -> dict[str, Any]:
+    """The JSON object in another file of the same folder; an empty one where there is no such file."""
+    other = path.with_name(name)
+    found: dict[str, Any] = json.loads(other.read_bytes()) if other.exists() else {}
+    return found
+
+
+def _first_text(definition: bytes, ids: Sequence[int]) -> str:
+    """The token of the first of these ids."""
+    token: str | None = Pieces.from_str(definition.decode()).id_to_token(ids[0])
+    if token is None:
+        raise ValueError(f"it has no token {ids[0]}, which is said to end a text")
+    return token
 
 
 def _letter_bytes(piece: str) -> bytes:

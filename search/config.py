@@ -76,7 +76,7 @@ class SearchConfig:
       double_headers: the header of a step is given to the model, which writes it again (the published code's way).
         It counts against the caps of a step, takes decode steps, and is no part of its text, nor of records.
       wave_steps: decode steps of a wave.
-      prompt_tokens: longer statements are cut, and counted.
+      prompt_tokens: longer statements are cut, and counted; a prompt file's examples come on top.
       step_tokens: cap of a define or refine step; `code_tokens`: of a code step. A step that reaches its cap is
         closed as truncated.
       page_tokens: tokens in a KV page.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from o1coder_jax.records import ProcessRecord, StepRecord
 from search.tree import Node, Tree
+
+WELL_FORMED_LEAST = 0.5  # below this share of well-formed steps there is a warning
 
 
 @dataclass(frozen=True)
@@ -72,4 +75,30 @@ def _step(node: Node, index: int) -> StepRecord:
         log_probability=node.log_probability,
         node=index,
         parent=node.parent,
+        truncated=node.ended == "truncated",
+    )
+
+
+def step_counts(trees: Iterable[Tree]) -> dict[str, Any]:
+    """How the steps of trees are formed.
+
+    Returns:
+      `steps`: in all; `well_formed`: the share of those that are a known action, closed by its marker (or a program
+      closed by the end of the text), null without steps; `steps_malformed` and `steps_truncated`: the others.
+    """
+    ended = [node.ended for tree in trees for node in tree.nodes[1:]]
+    malformed, truncated = ended.count("malformed"), ended.count("truncated")
+    share = 1 - (malformed + truncated) / len(ended) if ended else None
+    return {"steps": len(ended), "well_formed": share, "steps_malformed": malformed, "steps_truncated": truncated}
+
+
+def formed_badly(counts: dict[str, Any]) -> str:
+    """A warning when fewer than half of the steps are well-formed; empty otherwise."""
+    share = counts["well_formed"]
+    if share is None or share >= WELL_FORMED_LEAST:
+        return ""
+    return (
+        f"warning: {share:.0%} of {counts['steps']} steps are well-formed ({counts['steps_malformed']} malformed, "
+        f"{counts['steps_truncated']} truncated): give better examples (policy.prompt), or higher caps "
+        "(search.step_tokens, search.code_tokens)"
     )

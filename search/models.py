@@ -14,6 +14,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import replicate
 from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel, ValueHead
+from o1coder_jax.prompts import Prompts
 from o1coder_jax.sampler import sampler_weights
 from o1coder_jax.stored import Store
 from o1coder_jax.vocabulary import Vocabulary
@@ -23,14 +24,15 @@ def tokenizer_of(checkpoint_folder: Path) -> Path:
     """Where the tokenizer of a checkpoint RUN/checkpoints/NAME lies; `UserError` if there is no checkpoint."""
     checkpoint.metadata(checkpoint_folder)
     run = checkpoint_folder.absolute().parent.parent
-    given = run / "tokenizer.json"  # of a run with `tokenizer.file`
+    given = run / "tokenizer.json"  # of a run with `tokenizer.file` or `policy.checkpoint`
     return given if given.exists() else run / "tokenizer.model"
 
 
 def load_policy(folder: Path, tokenizer: Vocabulary, mesh: Mesh) -> Policy:
-    """The policy of a checkpoint, ready to sample."""
+    """The policy of a checkpoint RUN/checkpoints/NAME, ready to sample, asked as its run asks it."""
     graph, weights, fingerprint = _load(folder, tokenizer, mesh, value_head=False)
-    return Policy(graph, weights, tokenizer, fingerprint)
+    prompts = Prompts.load(folder.absolute().parent.parent / "prompts.json")
+    return Policy(graph, weights, tokenizer, fingerprint, prompts.policy)
 
 
 def load_reward_model(folder: Path, tokenizer: Vocabulary, mesh: Mesh) -> RewardModel:

@@ -31,6 +31,7 @@ from o1coder_jax.records import read_problems, write_jsonl
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of, search_key
+from search.harvest import formed_badly, step_counts
 from search.models import load_policy, load_rater, tokenizer_of
 from search.store import StoredTree, records_and_pairs
 from search.tree import Tree
@@ -140,11 +141,14 @@ def run(config: RunConfig) -> dict[str, Any]:
         kept_tokens, places = (sum(n) for n in zip(*gather((own.kept, own.places)), strict=True))
     if cut := search.truncated_prompts:
         print(f"{cut} prompts were cut to search.prompt_tokens {config.search.prompt_tokens}", flush=True)
+    if warning := formed_badly(step_counts(trees)):
+        print(warning, flush=True)
     stored = [StoredTree(tree, provenance) for tree in trees]
     records, pairs = records_and_pairs(stored, config.margin)
     summary = {
         "search": key,
         **_totals(trees),
+        **step_counts(trees),
         "process_records": len(records),
         "pairs": len(pairs),
         "kept_share": kept_tokens / max(places, 1),

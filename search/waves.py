@@ -119,7 +119,10 @@ class Search:
         without: Collection[str] = (),
         tree_tokens: Sequence[int] | None = None,
     ):
-        self.config = config = config.resolved()
+        config, cap = config.resolved(), config.prompt_tokens
+        if before := policy.tokenizer.encode(policy.prompt.before) if policy.prompt.before else []:
+            config = replace(config, prompt_tokens=cap + len(before))  # the cap is that of statements
+        self.config = config
         count = row_shards(mesh)
         for name in ("trees", "slots"):
             if getattr(config, name) % count:
@@ -144,7 +147,7 @@ class Search:
         self.waiting = deque((i, problem) for i, problem in mine if problem.id not in without)
         self.places: list[Growing | Levels | None] = [None] * self.device.trees
         self._tree_tokens = tree_tokens
-        self._prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens) for problem in problems]
+        self._prompts = [encode_prompt(policy.tokenizer, problem, cap, policy.prompt) for problem in problems]
         prompts = [ids for ids, _ in self._prompts]
         shared = common_prefix(prompts, config.page_tokens) if config.paging else []
         self._rated = rated

@@ -1,4 +1,4 @@
-"""The base policy, where no pretrained checkpoint is given.
+"""The base policy: one trained here, or the pretrained checkpoint that `policy.checkpoint` names.
 
     python -m train.bootstrap --config configs/tiny.yaml
 
@@ -25,6 +25,7 @@ from o1coder_jax.records import Problem, write_jsonl
 from o1coder_jax.steps import render_prompt
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
+from train import pretrained
 from train.data import BatchConfig, Example, example, fitting, packed_batches
 from train.gold import checked_parts
 from train.session import PARTS, Session, policy_name, reporter
@@ -118,11 +119,17 @@ def fit_tokenizer(session: Session, problems: list[Problem]) -> Vocabulary:
 
 
 def run(session: Session) -> None:
-    """Makes problems, tokenizer and base policy."""
+    """Makes problems, tokenizer and base policy; with `policy.checkpoint` nothing is trained."""
     if session.run.stage("problems") is None:
         write_parts(session)
     config = session.config.bootstrap
     with session.run.stage_scope("bootstrap") as stage:
+        pretrained.prepare(session)
+        if session.config.policy.checkpoint:
+            result, line = pretrained.start(session, policy_name(0))
+            stage.result |= result
+            print(line, flush=True)
+            return
         problems = teaching_parts(session).training
         if not problems:
             raise UserError("the bootstrap has no training problems; raise problems.curriculum.training")

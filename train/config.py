@@ -18,6 +18,7 @@ from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
 from train.policy import PolicyConfig
+from train.pretrained import check_adapters, check_sections
 from train.prm import PRMConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
@@ -67,9 +68,8 @@ class Config:
             raise UserError(f"checkpoint_every is {self.checkpoint_every}; it must not be negative")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
-        for adapter in (self.policy.adapter, self.prm.adapter, self.tcg.adapter):
-            if adapter is not None:
-                adapter.check(self.model)
+        check_sections(self)
+        check_adapters(self)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

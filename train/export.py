@@ -3,7 +3,7 @@
     python -m train.export runs/tiny --role policy -o DIR
     python -m train.export runs/tiny --role prm --checkpoint prm-001 --dtype bfloat16 -o DIR
 
-    DIR/config.json, generation_config.json    the shape; those of the checkpoint that the run began from, if it did
+    DIR/config.json, generation_config.json    the shape; those of the checkpoint that the role began from, if it did
     DIR/model.safetensors                      the weights (in parts, with an index, where they are large)
     DIR/tokenizer.json, ...                    the vocabulary and its chat template
     DIR/value_head.safetensors                 of a process reward model: `v_head.summary.weight` (1, width) and
@@ -32,9 +32,11 @@ from flax import nnx
 from o1coder_jax import checkpoint, hf_export
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.tokenizer import Tokenizer
-from o1coder_jax.vocabulary import ByteLevelVocabulary
+from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from search.models import load_reward_model
-from train.run_stages import finished_stages
+from train.config import Config
+from train.pretrained import source_of
+from train.session import GENERATOR_TOKENIZER
 from train.trained import Trained
 
 ROLES = ("policy", "prm", "tcg")
@@ -60,14 +62,14 @@ def export(
       dtype: of the files, one of `DTYPES`.
       name: of the checkpoint; None for the role's best or latest.
       like: folder of the checkpoint that the model came from, for what a run does not keep of it; None for the one
-        that the run began from, if any.
+        that the role began from, if any.
       adapter: writes the adapter alone, for peft; otherwise it is merged into its base.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already; remove it, or give another folder")
     trained = Trained.open(run)
     name = name or checkpoint_name(run, role)
-    source = like or _source(run)
+    source = like or _source(trained.config, role)
     partial = out.with_name(out.name + ".partial")  # the folder appears when it is whole
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -75,11 +77,13 @@ def export(
         fingerprint = _write_adapter(partial, run / "checkpoints" / name, source)
     else:
         model = _model(trained, run, role, name)
+        vocabulary = trained.tokenizer if role == "prm" else model.tokenizer
         config, fingerprint = nnx.merge(model.graph, model.weights).config, model.fingerprint
         rows = model.weights["embedding"].shape[0]
-        hf_export.write_config(partial, config, rows, dtype, like=source, end_ids=_end_ids(trained))
+        hf_export.write_config(partial, config, rows, dtype, like=source, end_ids=_end_ids(vocabulary))
         if not (source and hf_export.copy_tokenizer(source, partial)):
-            hf_export.copy_tokenizer(run, partial)
+            own = role == "tcg" and trained.config.tcg.checkpoint
+            hf_export.copy_tokenizer((run / GENERATOR_TOKENIZER).parent if own else run, partial)
         hf_export.write_weights(partial, model.weights, dtype)
     if out.exists():
         out.rmdir()
@@ -91,7 +95,7 @@ def export(
 def _model(trained: Trained, run: Path, role: str, name: str) -> Any:
     """The model of a checkpoint; a value head that was trained alone, with the policy that it was fitted on."""
     if role != "prm":
-        return trained.policy(name)
+        return trained.generator(name) if role == "tcg" else trained.policy(name)
     saved = run / "checkpoints" / name
     if "head_of" not in checkpoint.metadata(saved):
         return load_reward_model(saved, trained.tokenizer, trained.mesh)
@@ -127,19 +131,15 @@ def checkpoint_name(run: Path, role: str) -> str:
     return found[-1]
 
 
-def _source(run: Path) -> Path | None:
-    """The checkpoint that the run began from, where it still lies there."""
-    for stage in finished_stages(run):
-        folder = stage.result.get("checkpoint")
-        if stage.name == "bootstrap" and isinstance(folder, str) and Path(folder).is_dir():
-            return Path(folder)
-    return None
+def _source(config: Config, role: str) -> Path | None:
+    """The checkpoint that a role's model came from, where it still lies there."""
+    folder = source_of(config, role)
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def _end_ids(trained: Trained) -> tuple[int, ...]:
-    vocabulary = trained.tokenizer
+def _end_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
     if isinstance(vocabulary, ByteLevelVocabulary):
-        return (vocabulary.end_of_text,)
+        return vocabulary.ends
     assert isinstance(vocabulary, Tokenizer)
     return (vocabulary.end,)
 

@@ -3,8 +3,9 @@
     python -m train.prm --config configs/tiny.yaml --iteration 1
 
 Trained on D_process, good and bad paths alike: point-wise on each step's value Q/N (soft labels), or pair-wise on
-siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy with a scalar head,
-and is read as it is trained: at the last token of every step. Trees of every tenth problem are held out.
+siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy, or from `prm.checkpoint`,
+with a scalar head, and is read as it is trained: at the last token of every step. Trees of every tenth problem are held
+out.
 
 With `prm.weights: policy` the head alone is trained, on the states of the policy as SFT left it, and the checkpoint
 holds the head alone. RL scores steps with these states; for the policy that RL makes of it, which the next search uses,
@@ -59,6 +60,7 @@ class PRMConfig:
       updates: per iteration.
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
+      checkpoint: folder of a pretrained model to start from in each round, of the policy's tokenizer; null: the policy.
       adapter: train an adapter on a frozen base, not all weights. The base is the policy's where the policy has an
         adapter as well, so that both share it; otherwise it is the policy as fine-tuning left it.
     """
@@ -69,13 +71,16 @@ class PRMConfig:
     margin: float = 0.1
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: str | None = None
     adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.updates < 1:
             raise UserError(f"prm.updates is {self.updates}; it must be at least 1")
-        if self.weights == "policy" and self.adapter is not None:
-            raise UserError("prm.weights is policy, which trains a head alone; leave prm.adapter out, or set it to own")
+        if self.weights == "policy" and (self.adapter or self.checkpoint):
+            raise UserError(
+                "prm.weights is policy, a head alone; leave prm.adapter and prm.checkpoint out, or set it to own"
+            )
         if not 0 < self.margin <= 1:
             raise UserError(f"prm.margin is {self.margin}; it must lie in (0, 1]")
         if self.objective == "pairwise" and self.batch.rows % 2:
@@ -199,7 +204,8 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
         states = session.load_policy(policy)
         graph, weights = fresh_head(states)
     else:
-        start = session.trainable(policy, config.adapter, role="prm").with_head(session.mesh)
+        base = "prm-base" if config.checkpoint else policy
+        start = session.trainable(base, config.adapter, role="prm").with_head(session.mesh)
         graph, weights = start.graph, start.weights
     seed = session.config.seed + iteration
     own = session.own_slice(config.batch.rows)

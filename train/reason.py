@@ -19,6 +19,7 @@ from o1coder_jax.estimates import mean
 from o1coder_jax.hosts import barrier, gather
 from search.config import SearchConfig
 from search.finished import FinishedTrees, provenance_of
+from search.harvest import formed_badly, step_counts
 from search.models import load_rater
 from search.store import StoredTree
 from search.waves import Search
@@ -81,7 +82,7 @@ def run(session: Session, iteration: int) -> None:
             count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
-        nodes = [node for tree in trees for node in tree.nodes[1:]]
+        formed = step_counts(trees)
         stage.result |= {
             "trees": len(trees),
             "solved": sum(tree.solved for tree in trees),
@@ -89,7 +90,7 @@ def run(session: Session, iteration: int) -> None:
             "solved_problems": [tree.problem.id for tree in trees if tree.solved],
             "process_records": count,
             "ended": ended,
-            "well_formed": mean([float(node.ended not in ("malformed", "truncated")) for node in nodes]),
+            **formed,
             "tokens_generated": sum(tree.tokens for tree in trees),
             "kept_share": kept_tokens / max(places, 1),
             "waves": search.counters.waves,
@@ -104,6 +105,8 @@ def run(session: Session, iteration: int) -> None:
         if cut := search.truncated_prompts:
             cap = session.config.search.prompt_tokens
             print(f"{names('search')}: {cut} prompts were cut to search.prompt_tokens {cap}", flush=True)
+        if warning := formed_badly(formed):
+            print(f"{names('search')}: {warning}", flush=True)
         numbers = {k: v for k, v in stage.result.items() if isinstance(v, int | float)}
         stage.log(iteration, **numbers, sync_seconds=session.sync_seconds())
 

@@ -228,6 +228,7 @@ def run(session: Session, iteration: int) -> None:
             chosen = rng.sample(problems, min(config.problems, len(problems)))
             weight = config.phi.weight(t)
             sampled = sample_round(session, policy, judge, chosen, tests, weight=weight, salt=1000 * iteration + update)
+            del policy  # and with it a copy of the weights, before the update
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
             examples, metrics = round_examples(sampled)
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}

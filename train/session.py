@@ -24,15 +24,17 @@ from o1coder_jax.hosts import barrier, joined
 from o1coder_jax.mesh import keep_compiled, make_mesh, own_slice, prepare_cpu, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.problems import Parts
+from o1coder_jax.prompts import Prompts
 from o1coder_jax.records import Judgement, Problem, read_problems
 from o1coder_jax.sampler import sampler_weights
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END
 from o1coder_jax.stored import Model, Store
-from o1coder_jax.tokenizer import Tokenizer, TokenizerConfig
-from o1coder_jax.transformer import Transformer
+from o1coder_jax.tokenizer import Tokenizer
+from o1coder_jax.transformer import ModelConfig, Transformer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from sandbox.pool import Pool, submission_for
+from train import pretrained
 from train.data import Example
 from train.judging import Judging
 from train.kept import Kept
@@ -42,6 +44,8 @@ from train.run import Run, Stage
 if TYPE_CHECKING:
     from train.config import Config
 
+PROMPTS = "prompts.json"  # in a run folder: how its models are asked, where that takes more than a marker
+GENERATOR_TOKENIZER = Path("tcg", "tokenizer.json")  # in a run folder, of a generator with a checkpoint of its own
 PARTS = ("training", "selfplay", "validation", "heldout")
 MAY_DIFFER = ("iterations", "checkpoint_every", "sandbox.workers", "sandbox.queue", "runs", "distributed")
 T = TypeVar("T")
@@ -61,10 +65,12 @@ class Session:
         self.config, self.run, self.mesh = config, run, mesh
         self.judging = Judging(config.sandbox, run.hosts, self._say_sandbox)
         self._sync_seconds = 0.0
+        self._stores: dict[str, Store] = {}
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: Config, *, fresh: bool = False) -> Iterator[Session]:
+        config, replaced = pretrained.resolved(config)
         with joined(config.distributed):
             prepare_cpu(config.mesh)
             mesh = make_mesh(config.mesh)
@@ -76,6 +82,8 @@ class Session:
                 session = cls(config, run, mesh)
                 run.add_facts(attention=kernel)
                 if session.first:
+                    if replaced:
+                        print(replaced, flush=True)
                     print(f"attention: {kernel} on {mesh.size} x {mesh.devices.flat[0].device_kind}", flush=True)
                 try:
                     yield session
@@ -104,11 +112,30 @@ class Session:
 
     @property
     def tokenizer_path(self) -> Path:
-        return tokenizer_path(self.run.folder, self.config.tokenizer)
+        return tokenizer_path(self.run.folder, self.config)
+
+    @property
+    def prompts_path(self) -> Path:
+        return self.run.folder / PROMPTS
+
+    @cached_property
+    def asking(self) -> Prompts:
+        """How the policy and the generator are asked."""
+        return Prompts.load(self.prompts_path)
 
     @cached_property
     def tokenizer(self) -> Vocabulary:
         return load_tokenizer(self.tokenizer_path)
+
+    @property
+    def generator_tokenizer_path(self) -> Path:
+        """Of a generator with a checkpoint of its own."""
+        return self.run.folder / GENERATOR_TOKENIZER
+
+    @cached_property
+    def generator(self) -> pretrained.Speaker:
+        """The test case generator, but for its weights."""
+        return pretrained.generator_of(self)
 
     def part_path(self, part: str) -> Path:
         return self.run.folder / "problems" / f"{part}.jsonl"
@@ -126,7 +153,8 @@ class Session:
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """The policy's prompts as token ids."""
-        return [encode_prompt(self.tokenizer, problem, self.config.search.prompt_tokens)[0] for problem in problems]
+        cap = self.config.search.prompt_tokens
+        return [encode_prompt(self.tokenizer, problem, cap, self.asking.policy)[0] for problem in problems]
 
     def judge_all(
         self, programs: Sequence[tuple[Problem, str | None]], *, hidden: bool = False
@@ -147,17 +175,19 @@ class Session:
         salt: int,
         temperature: float = 1.0,
         answer_tokens: int | None = None,
+        graph: nnx.GraphDef[Transformer] | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> list[list[Sample]]:
         """Whole answers, up to the marker that ends them; draws derive from (seed, salt) and a prompt's place.
 
-        `weights` are those of `sampler`.
+        `weights` are those of `sampler`; `graph` and `vocabulary` are the policy's unless others are given.
         """
         return generate(
-            self.graph,
+            self.graph if graph is None else graph,
             weights,
             prompts,
             samples=samples,
-            stops=self.tokenizer.stops((END,)),
+            stops=(vocabulary or self.tokenizer).stops((END,)),
             rows=self.config.generation.rows,
             answer_tokens=answer_tokens or self.config.generation.answer_tokens,
             sampling=SamplingConfig(temperature=temperature),
@@ -168,9 +198,12 @@ class Session:
     @cached_property
     def graph(self) -> nnx.GraphDef[Transformer]:
         """The structure of what samples, without a value head."""
-        config = dataclasses.replace(self.config.model, dtype=self.config.generation.dtype or self.config.model.dtype)
-        shape = nnx.eval_shape(lambda: Transformer(config, self.tokenizer.vocab_size, rngs=nnx.Rngs(0)))
-        return nnx.graphdef(shape)
+        return self.sampler_graph(self.config.model, self.tokenizer.vocab_size)
+
+    def sampler_graph(self, model: ModelConfig, vocab_size: int) -> nnx.GraphDef[Transformer]:
+        """That of a model of another shape or vocabulary."""
+        config = dataclasses.replace(model, dtype=self.config.generation.dtype or model.dtype)
+        return nnx.graphdef(nnx.eval_shape(lambda: Transformer(config, vocab_size, rngs=nnx.Rngs(0))))
 
     def require(self, stage: str, command: str) -> dict[str, Any]:
         """The result of a stage that must be finished."""
@@ -187,12 +220,20 @@ class Session:
             rngs=nnx.Rngs(self.config.seed),
         )
 
-    @cached_property
+    @property
     def store(self) -> Store:
-        """The run's checkpoints of models."""
-        vocabulary = self.tokenizer
-        folder = self.run.checkpoint(policy_name(0)).parent
-        return Store(folder, vocabulary.vocab_size, vocabulary.fingerprint, self.mesh, self.config.model)
+        """The run's checkpoints of policies, and of roles that began from the policy."""
+        return self.store_of(policy_name(0))
+
+    def store_of(self, name: str) -> Store:
+        """What reads and writes the checkpoint of this name: a role with a checkpoint of its own has its own shape."""
+        role = name.partition("-")[0]
+        role = role if pretrained.own_checkpoint(self.config, role) else "policy"
+        if role not in self._stores:
+            model, vocabulary = pretrained.shape_of(self, role)
+            folder = self.run.checkpoint(policy_name(0)).parent
+            self._stores[role] = Store(folder, vocabulary.vocab_size, vocabulary.fingerprint, self.mesh, model)
+        return self._stores[role]
 
     def save_model(self, name: str, weights: Any, start: Model | None = None, **facts: Any) -> str:
         """Writes a checkpoint of weights; returns their fingerprint.
@@ -200,7 +241,7 @@ class Session:
         Args:
           start: what they were trained from: of a model with an adapter only what is trained is written.
         """
-        return self.store.save(name, weights, start, **facts)
+        return self.store_of(name).save(name, weights, start, **facts)
 
     def trainable(self, name: str, adapter: AdapterConfig | None, *, role: str) -> Model:
         """The model of a checkpoint as a role trains it: all its weights, or an adapter on a frozen base.
@@ -208,11 +249,11 @@ class Session:
         A checkpoint that has this adapter is trained on; otherwise the role begins a new one, on the checkpoint's base.
         """
         key = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(role.encode()))
-        return self.store.trainable(name, adapter, key)
+        return self.store_of(name).trainable(name, adapter, key)
 
     def load_model(self, name: str, *, value_head: bool = False) -> tuple[nnx.GraphDef[Transformer], Any, str]:
         """A model's graph and weights as they were stored, in training's layout, and their fingerprint."""
-        model = self.store.load(name, value_head=value_head)
+        model = self.store_of(name).load(name, value_head=value_head)
         return model.graph, model.weights, model.fingerprint
 
     def own_slice(self, rows: int) -> slice:
@@ -227,7 +268,7 @@ class Session:
     def load_policy(self, name: str) -> Policy:
         """The policy of a checkpoint, ready to sample."""
         graph, weights, print_of = self.load_model(name)
-        return Policy(*self.sampler(graph, weights), self.tokenizer, print_of)
+        return Policy(*self.sampler(graph, weights), self.tokenizer, print_of, self.asking.policy)
 
     def sampler(self, graph: nnx.GraphDef[Transformer], weights: Any) -> tuple[nnx.GraphDef[Transformer], Any]:
         """A copy of a model for sampling (`sampler.sampler_weights`); its time counts in `sync_seconds`."""
@@ -244,13 +285,14 @@ class Session:
 
     def release(self) -> None:
         """After a stage: what no later one has asked for leaves the device."""
-        if "store" in self.__dict__:
-            self.store.release()
+        for store in self._stores.values():
+            store.release()
 
 
-def tokenizer_path(folder: Path, config: TokenizerConfig) -> Path:
+def tokenizer_path(folder: Path, config: Config) -> Path:
     """Where a run keeps its vocabulary."""
-    return folder / ("tokenizer.json" if config.file else "tokenizer.model")
+    given = config.tokenizer.file or config.policy.checkpoint
+    return folder / ("tokenizer.json" if given else "tokenizer.model")
 
 
 def load_tokenizer(path: Path) -> Vocabulary:

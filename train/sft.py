@@ -4,7 +4,7 @@
 
 L = -sum log pi(S^1:m o C' | Q) over paths whose program passes every test, those only (arXiv 2412.00154, section
 3.3). The tokens are those that the policy sampled. The paper fine-tunes once, before RL; here each round of search is
-followed by a fine-tuning on all verified paths so far, unless `sft.every_iteration` is off.
+followed by a fine-tuning on all verified paths so far, unless it found none or `sft.every_iteration` is off.
 """
 
 from __future__ import annotations
@@ -74,16 +74,18 @@ def run(session: Session, iteration: int) -> None:
     session.require(names("search"), f"train.reason --iteration {iteration}")
     with session.run.stage_scope(names("sft")) as stage:
         start = session.trainable(policy_name(iteration - 1), session.config.policy.adapter, role="policy")
-        records = map(ProcessRecord.from_json, session.run.read("process.jsonl"))
+        records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+        found = any(record.correct and record.iteration == iteration for record in records)
         paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
         examples = fitting([path_example(path) for path in paths], config.batch.length)
         done_once = iteration > 1 and not config.every_iteration
-        skipped = done_once or not examples
+        skipped = done_once or not found or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
         weights = start.weights
         if skipped:
-            why = "sft.every_iteration is off" if done_once else f"none of {len(paths)} verified paths fits a batch"
-            print(f"{names('sft')}: skipped, {why if done_once or paths else 'no verified paths'}", flush=True)
+            why = f"none of {len(paths)} verified paths fits a batch"
+            why = why if found else "no verified paths in this round"
+            print(f"{names('sft')}: skipped, {'sft.every_iteration is off' if done_once else why}", flush=True)
         else:
             trainer = Trainer(
                 start.graph,

@@ -3,10 +3,10 @@
     python -m train.tcg --config configs/tiny.yaml
 
 SFT on the template, then DPO with shuffled outputs as the rejected answer (arXiv 2412.00154, section 3.1). The
-generator starts from the base model and has weights of its own. Its measures are taken at temperature 1 on
-held-out problems: validity (the share of generated cases that the reference program passes) and the kill rate of its
-valid tests on wrong programs. At the end it writes the tests that RL will use: its inputs, with the outputs of the
-reference program.
+generator starts from the base model, or from `tcg.checkpoint`, and has weights of its own. Its measures are taken at
+temperature 1 on held-out problems: validity (the share of generated cases that the reference program passes) and the
+kill rate of its valid tests on wrong programs. At the end it writes the tests that RL will use: its inputs, with the
+outputs of the reference program.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class TCGConfig:
       dpo_pairs: pairs in a DPO batch; `beta` and `dpo_sft_weight` as in `losses.dpo`.
       judged_problems: held-out problems that the measures are taken on.
       suite: distinct valid tests of a problem, at most, for the kill rate and for RL.
+      checkpoint: folder of a pretrained model to start from, with a tokenizer of its own; null: the base policy.
       adapter: train an adapter on the base policy, frozen, not all weights.
     """
 
@@ -67,6 +68,7 @@ class TCGConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     dpo_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-4))
+    checkpoint: str | None = None
     adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
@@ -78,8 +80,9 @@ class TCGConfig:
 
 def prompt(session: Session, problem: Problem) -> list[int]:
     """Statement and reference program as token ids, the end kept when it is too long."""
-    ids = session.tokenizer.encode(tcg.render_prompt(problem, problem.solutions[0]))
-    return ids[-session.config.tcg.prompt_tokens :]
+    asked, cap = session.generator, session.config.tcg.prompt_tokens
+    text = tcg.render_question(problem, problem.solutions[0])
+    return asked.prompt.encode(asked.vocabulary, text, cap, keep_end=True)[0]
 
 
 def draws(problem: Problem, config: TCGConfig, rng: random.Random) -> list[list[TestCase]]:
@@ -90,7 +93,7 @@ def draws(problem: Problem, config: TCGConfig, rng: random.Random) -> list[list[
 
 def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Random) -> list[Example]:
     """Template examples: statement and program, then cases."""
-    encode = session.tokenizer.encode
+    encode = session.generator.vocabulary.encode
     return [
         example(prompt(session, problem), encode(tcg.render_cases(cases, problem.form)))
         for problem in problems
@@ -100,7 +103,7 @@ def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Rand
 
 def dpo_pairs(session: Session, problems: Sequence[Problem], rng: random.Random) -> list[tuple[Example, Example]]:
     """(matching, shuffled) answers; problems whose outputs cannot be shuffled apart give none."""
-    encode = session.tokenizer.encode
+    encode = session.generator.vocabulary.encode
     pairs = []
     for problem in problems:
         for cases in draws(problem, session.config.tcg, rng):
@@ -143,10 +146,12 @@ def generated(
         samples=answers,
         answer_tokens=session.config.tcg.answer_tokens,
         salt=salt,
+        graph=session.generator.graph,
+        vocabulary=session.generator.vocabulary,
     )
     out = []
     for problem, drawn in zip(problems, samples, strict=True):
-        read = [tcg.parse_cases(session.tokenizer.decode(sample.tokens), problem.form) for sample in drawn]
+        read = [tcg.parse_cases(session.generator.vocabulary.decode(sample.tokens), problem.form) for sample in drawn]
         out.append(Answers([case for cases, _ in read for case in cases], sum(bad for _, bad in read)))
     return out, sum(len(sample.tokens) for drawn in samples for sample in drawn)
 
@@ -230,7 +235,8 @@ def run(session: Session) -> None:
     session.require("bootstrap", "train.bootstrap")
     with session.run.stage_scope("tcg") as stage:
         rng = random.Random(session.config.seed)
-        start = session.trainable(policy_name(0), config.adapter, role="tcg")
+        base = "tcg-base" if config.checkpoint else policy_name(0)
+        start = session.trainable(base, config.adapter, role="tcg")
         examples = sft_examples(session, session.parts.training, rng)
         usable = fitting(examples, config.batch.length)
         stage.result |= {"examples": len(usable), "too_long": len(examples) - len(usable)}

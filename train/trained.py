@@ -15,7 +15,7 @@ from o1coder_jax.records import Problem, read_problems
 from o1coder_jax.vocabulary import Vocabulary
 from search.models import load_policy, load_rater
 from train.config import Config, load_config
-from train.session import PARTS, load_tokenizer, tokenizer_path
+from train.session import GENERATOR_TOKENIZER, PARTS, load_tokenizer, tokenizer_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Trained:
     def open(cls, folder: Path) -> Trained:
         settings = _needed(folder, folder / "config.yaml")
         config = load_config(settings)
-        vocabulary = _needed(folder, tokenizer_path(folder, config.tokenizer))
+        vocabulary = _needed(folder, tokenizer_path(folder, config))
         prepare_cpu(config.mesh)
         return cls(folder, config, load_tokenizer(vocabulary), make_mesh(config.mesh))
 
@@ -41,6 +41,12 @@ class Trained:
     def rater(self, name: str, policy: Policy) -> tuple[Policy, RewardModel | None]:
         """The policy with its own value head, or a reward model beside it, as the checkpoint has it."""
         return load_rater(self._checkpoint(name), policy, self.mesh)
+
+    def generator(self, name: str) -> Policy:
+        """A test case generator, with the vocabulary of its own checkpoint if it has one."""
+        path = self.folder / GENERATOR_TOKENIZER
+        vocabulary = load_tokenizer(path) if self.config.tcg.checkpoint else self.tokenizer
+        return load_policy(self._checkpoint(name), vocabulary, self.mesh)
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / "checkpoints" / name

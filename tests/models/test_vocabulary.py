@@ -90,6 +90,35 @@ def test_end_of_text_is_a_stop_without_text(vocabulary):
     assert vocabulary.decode(ids) == "a"
 
 
+def test_all_ids_that_the_checkpoint_names_end_a_text(tmp_path):
+    small(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert ByteLevelVocabulary.load(tmp_path / "tokenizer.json").ends == (0, 7)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5, 6]}))
+    several = ByteLevelVocabulary.load(tmp_path / "tokenizer.json")
+    assert several.ends == (0, 5, 6) and several.decode([5, 6, 0]) == ""
+    several.save(tmp_path / "again.json")
+    assert ByteLevelVocabulary.load(tmp_path / "again.json").ends == (0, 5, 6)
+    for last in several.ends:
+        assert stop_places(several.stops((STEP_END, END)), [*several.encode("a"), last]) == [1]
+
+
+def test_end_that_is_no_token_is_refused(tmp_path):
+    small(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 999}))
+    with pytest.raises(UserError, match="no token 999, which is said to end a text"):
+        ByteLevelVocabulary.load(tmp_path / "tokenizer.json")
+
+
+def test_settings_beside_a_vocabulary_are_kept(tmp_path):
+    small(tmp_path)
+    settings = {"eos_token": "<|im_end|>", "chat_template": "{{ messages }}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "run").mkdir()
+    ByteLevelVocabulary.load(tmp_path / "tokenizer.json").save(tmp_path / "run" / "tokenizer.json")
+    assert json.loads((tmp_path / "run" / "tokenizer_config.json").read_text()) == settings
+
+
 def test_saved_vocabulary_is_the_same(vocabulary, tmp_path):
     vocabulary.save(tmp_path / "tokenizer.json")
     again = ByteLevelVocabulary.load(tmp_path / "tokenizer.json")

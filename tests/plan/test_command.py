@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from o1coder_jax.errors import UserError
-from train import plan
+from train.plan import __main__ as plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -24,7 +24,7 @@ SMALL = {
 
 def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
     (tmp_path / "small.yaml").write_text(json.dumps(SMALL))  # JSON is YAML
-    argv = ["--config", tmp_path / "small.yaml", "--tcg_base", "configs/paper-tcg.yaml", "--topology", "h100:2"]
+    argv = ["--config", tmp_path / "small.yaml", "--tcg_base", "configs/paper-tcg-base.yaml", "--topology", "h100:2"]
     done = subprocess.run(
         [sys.executable, "-m", "train.plan", *argv, "--only", "sft", "--out", tmp_path / "plan.json"],
         cwd=ROOT,
@@ -48,6 +48,7 @@ def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
         ([], "--topology is not given; write it as --topology v4:2x2x4"),
         (["--topology", "v4-32"], "give the shape of its chips, as v4:2x2x4 for v4-32"),
         (["--topology", "h100:8", "--tcg_base", "none.yaml"], "cannot read none.yaml"),
+        (["--topology", "h100:8", "--policy.checkpoint", "none"], "cannot read none/config.json"),
     ],
 )
 def test_bad_input(argv, said, monkeypatch):

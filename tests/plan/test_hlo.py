@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from o1coder_jax.errors import UserError
-from train.hlo import parse_hlo, trip_count
-from train.hlo_costs import Collective, count_costs, group_size
+from train.plan.hlo import parse_hlo, trip_count
+from train.plan.hlo_costs import Collective, count_costs, group_size
 
 # Ten rounds of: a product 8 x 16 x 32 in a fusion, its sum over four devices, a slice of a stack.
 PROGRAM = """\
@@ -150,3 +150,25 @@ def test_bytes_sent_are_those_of_a_ring():
 def test_text_without_a_program_is_refused():
     with pytest.raises(UserError, match="no entry computation"):
         parse_hlo("HloModule nothing\n")
+
+
+KERNELS = """\
+HloModule jit_step, is_scheduled=true
+
+ENTRY %main (table: s8[1,4,4], q: bf16[2,7,2048,128], k: bf16[2,1,2048,128]) -> bf16[2,7,2048,128] {
+  %table = s8[1,4,4]{2,1,0} parameter(0)
+  %q = bf16[2,7,2048,128]{3,2,1,0} parameter(1)
+  %k = bf16[2,1,2048,128]{3,2,1,0} parameter(2)
+  %splash_mha_fwd.1 = bf16[2,7,2048,128] custom-call(%table, %table, %q, %k), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 512}"
+}}, metadata={op_name="jit(step)/splash_mha_fwd"}
+  ROOT %splash_mha_dq.1 = bf16[2,7,2048,128] custom-call(%table, %table, %q, %k), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 512}"
+}}
+}
+"""
+
+
+def test_kernels_described_over_several_lines_count_the_blocks_that_a_causal_mask_leaves():
+    costs = count_costs(parse_hlo(KERNELS), 1)
+    assert costs.flops == (2 + 3) * 2 * 2 * 7 * 128 * (1 + 2 + 3 + 4) * 512**2

@@ -9,27 +9,31 @@ import io
 import jax
 import pytest
 import rich.console
+from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import PartitionSpec as P
 
 from o1coder_jax import losses
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.config import load
 from o1coder_jax.errors import UserError
+from o1coder_jax.hardware import Device
 from o1coder_jax.mesh import AXES
 from o1coder_jax.model_config import ModelConfig
 from search.config import SearchConfig
 from tests.tiny import one_device
-from train.chips import CHIPS, Chip, Topology, devices_of, parse_topology
 from train.config import Config
 from train.data import BatchConfig
-from train.flops import Work
-from train.hlo import parse_hlo
-from train.hlo_costs import Collective, Costs, count_costs
-from train.plan import plan
-from train.plan_program import OPTIMISER, PARAMETERS, Program, Role
-from train.plan_report import compiled, show, to_json
-from train.plan_search import search_programs
-from train.plan_training import training_program
-from train.roofline import Roofline
+from train.plan.__main__ import plan
+from train.plan.chips import CHIPS, Chip, Topology, devices_of, parse_topology
+from train.plan.executed import Work
+from train.plan.hlo import parse_hlo
+from train.plan.hlo_costs import Collective, Costs, count_costs
+from train.plan.program import OPTIMISER, PARAMETERS, Program, Role, sampling_weights
+from train.plan.report import compiled, show, to_json
+from train.plan.roofline import Roofline
+from train.plan.search import search_programs
+from train.plan.training import training_program
 from train.step import Objective, OptimizerConfig
 
 SHAPE = ModelConfig(
@@ -54,6 +58,27 @@ def test_flops_of_an_update_are_those_of_the_formula(rematerialize, microbatches
     assert program.work.products == 6 * (blocks + 32 * VOCAB) * tokens
     assert program.work.attention == 3 * 4 * 6 * 4 * 8 * 8 * 48**2
     assert measured(program) == pytest.approx(program.work.executed, rel=0.05)
+
+
+def test_adapters_update_computes_no_gradient_of_its_base():
+    adapter = AdapterConfig(rank=2, base="nf4", targets=("query", "down"), dropout=0.1)
+    shape = dataclasses.replace(SHAPE, layers=5, head_size=16, rematerialize="layers")
+    batch, objective = BatchConfig(4, 48), Objective.of(losses.sft)
+    role = Role(shape, VOCAB, adapter=adapter)
+    program = training_program("tcg", role, batch, objective, OptimizerConfig(), one_device())
+    base, factors = 5 * (32 * 16 * (2 * 4 + 2 * 2) + 3 * 32 * 80) + 32 * VOCAB, 5 * 2 * (32 + 64 + 80 + 32)
+    assert program.work.products == (4 * base + 6 * factors) * 4 * 48
+    assert program.held[OPTIMISER] == 2 * 4 * factors + 4
+    assert measured(program) == pytest.approx(program.work.executed, rel=0.05)
+
+
+def test_sampler_has_plain_weights_in_its_dtype_on_each_row_of_the_mesh():
+    role = Role(SHAPE, VOCAB, adapter=AdapterConfig(rank=2), sampling="bfloat16")
+    _, weights = sampling_weights(role, AbstractMesh((1, 2, 2), AXES))
+    found = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(weights)}
+    assert not any("lora" in name for name in found)
+    query = jax.tree.leaves(found["blocks/query/weight"])[0]
+    assert (query.dtype, query.sharding.spec) == ("bfloat16", P(None, None, "tensor", None))
 
 
 def test_flops_of_rows_whose_scores_are_taken_in_blocks():
@@ -85,7 +110,7 @@ def test_memory_at_paper_scale_is_that_of_the_shapes():
 
 
 def test_roofline_is_the_slowest_of_three():
-    chip = Chip("x", memory=1.0, flops=100.0, bandwidth=10.0, links=1.0, axes=2)
+    chip = Chip("x", Device("x", 100.0, 1, 10.0), memory=1.0, links=1.0, axes=2)
     costs = Costs(flops=400.0, bytes=20.0)
     costs.collectives[Collective("all-gather", 4.0, 4)] = 1
     roof = Roofline.of(costs, chip)

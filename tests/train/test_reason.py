@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from o1coder_jax import checkpoint
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import ProcessRecord, content_hash
 from o1coder_jax.tokenizer import Tokenizer
@@ -139,12 +140,14 @@ def test_baseline_that_ranks_by_the_reward_model_has_it_from_the_second_round_on
     baseline = {"baseline": BaselineConfig("best_of_n", ranking="prm_last")}
     with opened(wee, runs, upto="001-evaluate", search=baseline) as session:
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            config, model = reason.settings_of(session, 1)
-        assert (config.baseline.ranking, model) == ("likelihood", None)
+            config, rater = reason.settings_of(session, 1)
+        assert (config.baseline.ranking, rater) == ("likelihood", "")
         assert "search.baseline.ranking is likelihood in this round" in said.getvalue()
-        config, model = reason.settings_of(session, 2)
+        config, rater = reason.settings_of(session, 2)
         assert (config.baseline.ranking, config.value_weight) == ("prm_last", 0.0)
-        assert model is not None and model.fingerprint == session.require("001-prm", "")["weights"]
+        assert rater == "prm-001"
+        facts = checkpoint.metadata(session.run.checkpoint(rater))
+        assert facts["fingerprint"] == session.require("001-prm", "")["weights"]
 
 
 def test_reward_model_must_be_there(wee: Path, runs: Path):

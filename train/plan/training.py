@@ -12,13 +12,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from o1coder_jax import losses
+from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import ROWS, parameter_shardings, row_shards
 from o1coder_jax.transformer import parameter_count
 from train.config import Config
 from train.data import BatchConfig, round_up
-from train.flops import activation_bytes, training_traffic, training_work
-from train.plan_program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
+from train.plan.executed import activation_bytes, training_traffic, training_work
+from train.plan.program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
 from train.rl import LENGTH_BUCKET
 from train.step import Objective, OptimizerConfig, TrainState, jitted_step
 
@@ -44,7 +45,8 @@ def training_programs(config: Config, policy: Role, reward: Role, tcg: Role, mes
     longest = config.search.prompt_tokens + config.generation.answer_tokens
     paths = BatchConfig(config.rl.minibatch, round_up(longest, LENGTH_BUCKET))
     gradient = Objective.of(losses.policy_gradient, clip=config.rl.clip)
-    others = sum(chip_bytes(training_weights(role, mesh)[1]) for role in (policy, reward))  # reference, reward model
+    reference = nnx.filter_state(training_weights(policy, mesh)[1], nnx.Param)  # it shares what is frozen
+    others = chip_bytes(reference) + chip_bytes(training_weights(reward, mesh)[1])
     yield training_program("rl", policy, paths, gradient, config.rl.optimizer, mesh, others=others)
 
 
@@ -59,7 +61,8 @@ def training_program(
     others: float = 0.0,
 ) -> Program:
     """One objective's update; `UserError` when the mesh cannot share the batch's rows."""
-    shapes, parts, taken = _batch_shapes(objective, batch), row_shards(mesh), optimizer.microbatches
+    dropout = role.adapter is not None and role.adapter.dropout > 0
+    shapes, parts, taken = _batch_shapes(objective, batch, dropout), row_shards(mesh), optimizer.microbatches
     unit = parts if taken == 1 else parts * taken * (2 if "valid" in shapes else 1)  # as train.step.split_rows
     if batch.rows % unit:
         raise UserError(
@@ -75,6 +78,7 @@ def training_program(
     state = TrainState(trained, moments, counter)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere)
     rows = placed(shapes, NamedSharding(mesh, P(ROWS)))
+    vocabulary, tensor, held = 0 if role.value_head else role.vocab_size, mesh.shape["tensor"], chip_bytes(weights)
 
     def lower() -> jax.stages.Lowered:
         leaves, structure = jax.tree.flatten(state)
@@ -89,33 +93,40 @@ def training_program(
         name=name,
         parameters=parameter_count(weights),
         work=training_work(
-            role.config, role.vocab_size, rows=batch.rows, length=batch.length, vocabulary=not role.value_head
+            role.config,
+            vocabulary,
+            rows=batch.rows,
+            length=batch.length,
+            parts=parts * taken,
+            tensor=tensor,
+            kernel=kernel_for(role.config, mesh.devices.flat[0] if isinstance(mesh, Mesh) else None),
+            factors=None if role.adapter is None else parameter_count(nnx.filter_state(trained, nnx.LoRAParam)),
         ),
-        held={PARAMETERS: chip_bytes(weights), OPTIMISER: chip_bytes(moments), INPUTS: chip_bytes(rows)},
+        held={PARAMETERS: held, OPTIMISER: chip_bytes(moments), INPUTS: chip_bytes(rows)},
         lower=lower,
         smaller=SMALLER,
         others=others,
         scratch=activation_bytes(
             role.config,
-            role.vocab_size if not role.value_head else 0,
+            vocabulary,
             rows=batch.rows // (parts * taken),
             length=batch.length,
-            tensor=mesh.shape["tensor"],
-            weights=chip_bytes(weights),
+            tensor=tensor,
+            weights=chip_bytes(trained),
             microbatches=taken,
         ),
         traffic=training_traffic(
             role.config,
-            role.vocab_size if not role.value_head else 0,
+            vocabulary,
             tokens=batch.rows * batch.length // parts,
-            tensor=mesh.shape["tensor"],
-            weights=chip_bytes(weights),
+            tensor=tensor,
+            weights=chip_bytes(trained),
             microbatches=taken,
         ),
     )
 
 
-def _batch_shapes(objective: Objective, batch: BatchConfig) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch_shapes(objective: Objective, batch: BatchConfig, dropout: bool) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays that an objective reads, see `o1coder_jax/losses.py`."""
     of_tokens: dict[Any, tuple[str, ...]] = {
         losses.prm_pointwise: ("label",),
@@ -125,4 +136,5 @@ def _batch_shapes(objective: Objective, batch: BatchConfig) -> dict[str, jax.Sha
     shape, function = (batch.rows, batch.length), objective.function
     whole = dict.fromkeys(("tokens", "positions", "segments"), jax.ShapeDtypeStruct(shape, jnp.int32))
     real = dict.fromkeys(("weight", *of_tokens.get(function, ())), jax.ShapeDtypeStruct(shape, jnp.float32))
-    return whole | real | dict.fromkeys(of_rows.get(function, ()), jax.ShapeDtypeStruct(shape[:1], jnp.float32))
+    seeds = {"dropout": jax.ShapeDtypeStruct((batch.rows, 2), jnp.uint32)} if dropout else {}
+    return whole | real | seeds | dict.fromkeys(of_rows.get(function, ()), jax.ShapeDtypeStruct(shape[:1], jnp.float32))

@@ -1,4 +1,4 @@
-"""Accelerators by name: their memory, speeds and links; and the devices of a topology to compile for.
+"""Accelerators by name: memory that a program can have, links; and the devices of a topology to compile for.
 
 `v4:2x2x4` is a pod slice by its chips (v4-32 in the cloud's naming, which counts two cores a chip: 16 chips);
 `h100:8` are so many GPUs of one node.
@@ -21,45 +21,55 @@ import jax
 import numpy as np
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.hardware import DEVICES
+from o1coder_jax.hardware import DEVICES, GIB, Device
 
-GIB = 2**30
 INSTALL = "pip install -e '.[plan]'"
+GPU_SHARE = 0.92  # of a GPU's memory that a program can have, with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92; JAX takes 75 %
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator as its maker describes it.
+    """What a plan needs to know of an accelerator beside what `o1coder_jax/hardware.py` says.
 
     Attributes:
-      memory: bytes of HBM that a program can have: what libtpu's compiler allows; of a GPU 92 % of what its driver
-        shows (with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92; JAX takes 75 % by itself).
-      flops: peak bf16 FLOP/s, dense.
-      bandwidth: of the HBM, bytes/s.
+      memory: bytes of HBM that a program can have: of a TPU what libtpu's compiler allows.
       links: bytes/s that the chip can send to its neighbours over all links together, one way.
       axes: of the torus; 0 for GPUs.
     """
 
     name: str
+    device: Device
     memory: float
-    flops: float
-    bandwidth: float
     links: float
-    axes: int
+    axes: int = 0
+
+    @property
+    def flops(self) -> float:
+        """Peak bf16 FLOP/s, dense."""
+        return self.device.peak_flops
+
+    @property
+    def bandwidth(self) -> float:
+        """Of the HBM, bytes/s."""
+        return self.device.bandwidth
 
 
-# TPUs: cloud.google.com/tpu/docs, system architecture of v4, v5e and v5p; links one way from "How to Scale Your Model",
-# jax-ml.github.io/scaling-book/tpus, 45 GB/s (v4, v5e) and 90 GB/s (v5p) each, two an axis.
-# GPUs: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200; NVLink 3 (600 GB/s) and 4 (900 GB/s), half one way.
+def _gpu(name: str, kind: str, links: float) -> Chip:
+    return Chip(name, DEVICES[kind], GPU_SHARE * DEVICES[kind].memory_bytes, links)
+
+
+# Links of TPUs one way: "How to Scale Your Model", jax-ml.github.io/scaling-book/tpus, 45 GB/s (v4, v5e) and
+# 90 GB/s (v5p) each, two an axis. GPUs of one node: NVIDIA's data sheets, NVLink 3 (600 GB/s) and 4
+# (900 GB/s), half one way.
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 30.75 * GIB, DEVICES["TPU v4"].peak_flops, 1.2e12, 6 * 45e9, 3),
-        Chip("v5e", 15.75 * GIB, DEVICES["TPU v5e"].peak_flops, 0.82e12, 4 * 45e9, 2),
-        Chip("v5p", 95.74 * GIB, DEVICES["TPU v5p"].peak_flops, 2.765e12, 6 * 90e9, 3),
-        Chip("a100", 0.92 * 80 * GIB, DEVICES["NVIDIA A100"].peak_flops, 2.039e12, 300e9, 0),
-        Chip("h100", 0.92 * 79.6 * GIB, DEVICES["NVIDIA H100"].peak_flops, 3.35e12, 450e9, 0),
-        Chip("h200", 0.92 * 140.4 * GIB, DEVICES["NVIDIA H200"].peak_flops, 4.8e12, 450e9, 0),
+        Chip("v4", DEVICES["TPU v4"], 30.75 * GIB, 6 * 45e9, axes=3),
+        Chip("v5e", DEVICES["TPU v5e"], 15.75 * GIB, 4 * 45e9, axes=2),
+        Chip("v5p", DEVICES["TPU v5p"], 95.74 * GIB, 6 * 90e9, axes=3),
+        _gpu("a100", "NVIDIA A100-SXM4-80GB", 300e9),
+        _gpu("h100", "NVIDIA H100", 450e9),
+        _gpu("h200", "NVIDIA H200", 450e9),
     )
 }
 

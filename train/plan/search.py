@@ -18,8 +18,8 @@ from search import engine
 from search.config import SearchConfig
 from search.device import empty_plan, empty_reading
 from search.engine import Plan, Sizes
-from train.flops import layer_traffic, reading_work, wave_work
-from train.plan_program import PAGES, PARAMETERS, ROWS, Program, Role, chip_bytes, placed, sampling_weights
+from train.plan.executed import layer_traffic, reading_work, wave_work
+from train.plan.program import PAGES, PARAMETERS, ROWS, Program, Role, chip_bytes, placed, sampling_weights
 
 SMALLER = ("a larger mesh.tensor", "fewer search.pages", "fewer search.slots", "a shorter search.code_tokens")
 
@@ -38,9 +38,10 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
     sizes, path = Sizes.of(config, parts, config.nodes), config.path_pages * config.page_tokens
     graph, weights = sampling_weights(policy, mesh)
     generation, pages = (
-        placed(jax.eval_shape(lambda w, make=make: make(nnx.merge(graph, w), config, sizes, parts), weights), split)
+        jax.eval_shape(lambda w, make=make: make(nnx.merge(graph, w), config, sizes, parts), weights)
         for make in (engine.empty_generation, engine.empty_pages)
     )
+    generation, pages = (placed(caches, meshes.cache_shardings(mesh, caches)) for caches in (generation, pages))
     rater, rater_weights = sampling_weights(reward, mesh)
     rates = config.value_weight > 0
     own = {PARAMETERS: chip_bytes(weights), PAGES: chip_bytes(pages), ROWS: chip_bytes(generation)}

@@ -13,11 +13,12 @@ import rich.box
 import rich.console
 import rich.table
 
-from train.chips import GIB, Chip, Topology, quiet_stderr
-from train.hlo import parse_hlo
-from train.hlo_costs import Costs, count_costs
-from train.plan_program import INPUTS, KINDS, OTHERS, SCRATCH, Program
-from train.roofline import Roofline
+from o1coder_jax.hardware import GIB
+from train.plan.chips import Chip, Topology, quiet_stderr
+from train.plan.hlo import parse_hlo
+from train.plan.hlo_costs import Costs, count_costs
+from train.plan.program import INPUTS, KINDS, OTHERS, SCRATCH, Program
+from train.plan.roofline import Roofline
 
 _NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT])\)|Used ([\d.]+)([KMGT]) of")
 _REPLICATED = "Involuntary full rematerialization"

@@ -1,7 +1,7 @@
 """Proves a configuration on a pod before anyone pays for one.
 
-    python -m train.plan --config configs/paper-v4-32.yaml --tcg_base configs/paper-tcg.yaml --topology v4:2x2x4
-    python -m train.plan --config configs/paper-8gpu.yaml --tcg_base configs/paper-tcg.yaml --topology h100:8
+    python -m train.plan --config configs/paper-v4-32.yaml --tcg_base configs/paper-tcg-base.yaml --topology v4:2x2x4
+    python -m train.plan --config configs/paper-8gpu.yaml --tcg_base configs/paper-tcg-base.yaml --topology h100:8
 
 Compiles every update and the search's functions ahead of time for that topology, on any CPU machine and without
 allocating an array, and prints memory by kind against the chip's, FLOPs, traffic and collectives with loops multiplied
@@ -14,7 +14,6 @@ programs are lowered on as many CPU devices, activations follow a formula, and t
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -28,13 +27,13 @@ from jax.sharding import Mesh
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.mesh import arrange
-from o1coder_jax.model_config import ModelConfig
-from train.chips import Topology, devices_of, parse_topology
 from train.config import Config, load_config
-from train.plan_program import Program, Role
-from train.plan_report import compiled, show, to_json
-from train.plan_search import search_programs
-from train.plan_training import training_programs
+from train.plan.chips import Topology, devices_of, parse_topology
+from train.plan.program import Program, Role
+from train.plan.report import compiled, show, to_json
+from train.plan.search import search_programs
+from train.plan.training import training_programs
+from train.pretrained import resolved
 
 DOES_NOT_FIT_EXIT_STATUS = 1
 WIDTH = 170  # columns where the output is no terminal
@@ -43,16 +42,13 @@ WIDTH = 170  # columns where the output is no terminal
 def programs(config: Config, mesh: Mesh, tcg_base: Config | None = None) -> Iterator[Program]:
     """All that a round of the loop runs on the devices; the TCG has the shape of `tcg_base`, or of the policy."""
     vocab = config.tokenizer.vocab_size
-    model, base = _countable(config.model), tcg_base or config
-    policy, reward = Role(model, vocab), Role(model, vocab, value_head=True)
-    tcg = Role(_countable(base.model), base.tokenizer.vocab_size)
+    sampling = config.generation.dtype
+    policy = Role(config.model, vocab, adapter=config.policy.adapter, sampling=sampling)
+    reward = Role(config.model, vocab, value_head=True, adapter=config.prm.adapter, sampling=sampling)
+    base = tcg_base or config
+    tcg = Role(base.model, base.tokenizer.vocab_size, adapter=config.tcg.adapter)
     yield from training_programs(config, policy, reward, tcg, mesh)
     yield from search_programs(config.search.resolved(), policy, reward, mesh)
-
-
-def _countable(model: ModelConfig) -> ModelConfig:
-    """With XLA's attention where the kernel is left open: what a kernel does is not in a program's text."""
-    return dataclasses.replace(model, attention="xla") if model.attention == "auto" else model
 
 
 def plan(
@@ -94,6 +90,9 @@ def main() -> int:
     config, options = parse_with_flags(Config, None, flags, prog="python -m train.plan", description=title)
     if not options["topology"]:
         raise UserError("--topology is not given; write it as --topology v4:2x2x4")
+    config, replaced = resolved(config)
+    if replaced:
+        print(replaced, flush=True)
     topology = parse_topology(options["topology"])
     tcg_base = load_config(options["tcg_base"]) if options["tcg_base"] else None
     os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu compiles, and nothing runs

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from train.hlo import Computation, Instruction, Module, trip_count
+from train.plan.hlo import Computation, Instruction, Module, trip_count
 
 COLLECTIVES = (
     "all-gather",
@@ -29,6 +29,8 @@ _FREE = (  # no traffic: names for what is there, or counted where it begins
     "add-dependency opt-barrier"
 ).split()
 _NOTHING_MOVES = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding", "SliceBitcast")
+# Products of a kernel: scores and sums; scores again, gradients of v, weights and k; scores again, of weights and q.
+SPLASH_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -120,6 +122,8 @@ class _Counting:
             costs.flops += dot_flops(computation, instruction)
         elif opcode == "convolution":
             costs.flops += convolution_flops(computation, instruction)
+        elif opcode == "custom-call":
+            costs.flops += splash_flops(computation, instruction)
         if (kind := opcode.removesuffix("-start")) in COLLECTIVES:
             costs.collectives[self._collective(kind, computation, instruction)] += 1
         if not fused:
@@ -209,6 +213,22 @@ def dot_flops(computation: Computation, dot: Instruction) -> float:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
     axes = [int(d) for d in contracted[1].split(",") if d] if contracted else []
     return 2.0 * dot.shapes[0].size * math.prod(left.dims[axis] for axis in axes)
+
+
+def splash_flops(computation: Computation, call: Instruction) -> float:
+    """Of a call of JAX's splash attention (`o1coder_jax/attention_kernels.py`); 0 of any other.
+
+    A kernel computes the blocks that its table (1, rows of blocks, columns of blocks) lists: of a causal mask
+    min(i + 1, w) in row i, where w is the longest row. Operands 2 and 3 are queries (B, H, S, E) and
+    keys; without B where it is 1.
+    """
+    products = next((count for name, count in SPLASH_PRODUCTS.items() if call.name.startswith(name)), 0)
+    if not products:
+        return 0.0
+    least, most = sorted(computation.shape(call.operands[0]).dims[-2:])
+    *rows_and_heads, length, size = computation.shape(call.operands[2]).dims
+    blocks = sum(min(row + 1, least) for row in range(most))
+    return 2.0 * products * math.prod(rows_and_heads) * size * blocks * (length / most) ** 2
 
 
 def convolution_flops(computation: Computation, convolution: Instruction) -> float:

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
+from o1coder_jax.adapters import AdapterConfig, Dtype, attach, merged
 from o1coder_jax.mesh import parameter_shardings
 from o1coder_jax.model_config import ModelConfig
+from o1coder_jax.sampler import sampler_shardings
 from o1coder_jax.transformer import Transformer
-from train.flops import Work
+from train.plan.executed import Work
 
 # Kinds of memory.
 PARAMETERS, OPTIMISER, PAGES, ROWS, INPUTS = "parameters", "optimiser", "KV pages", "KV rows", "inputs"
@@ -25,11 +27,18 @@ KINDS = (PARAMETERS, OPTIMISER, PAGES, ROWS, INPUTS, SCRATCH, OTHERS)
 
 @dataclass(frozen=True)
 class Role:
-    """A model by its shape."""
+    """A model by its shape.
+
+    Attributes:
+      adapter: what of it is trained, where that is not all.
+      sampling: dtype of whatever samples, see `GenerationConfig.dtype`.
+    """
 
     config: ModelConfig
     vocab_size: int
     value_head: bool = False
+    adapter: AdapterConfig | None = None
+    sampling: Dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +87,26 @@ def training_weights(role: Role, mesh: Mesh) -> tuple[nnx.GraphDef[Transformer],
         lambda: Transformer(role.config, role.vocab_size, value_head=role.value_head, rngs=nnx.Rngs(0))
     )
     graph, weights = nnx.split(model)
+    if (adapter := role.adapter) is not None:
+        graph, weights = _shapes(lambda given: attach(graph, given, adapter, jax.random.key(0)), weights)
     return graph, placed(weights, parameter_shardings(mesh, weights))
 
 
 def sampling_weights(role: Role, mesh: Mesh) -> tuple[nnx.GraphDef[Transformer], Any]:
-    """The same where the search has them: in the dtype of the activations, split over `tensor` alone."""
+    """The same where the search has them, see `o1coder_jax/sampler.py`."""
     graph, weights = training_weights(role, mesh)
-    cast = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, role.config.dtype), weights)
-    return graph, placed(cast, parameter_shardings(mesh, cast, axes=("tensor",)))
+    graph, weights = _shapes(lambda given: merged(graph, given, role.sampling or role.config.dtype), weights)
+    return graph, placed(weights, sampler_shardings(mesh, weights))
+
+
+def _shapes(make: Callable[[Any], tuple[nnx.GraphDef[Transformer], Any]], weights: Any) -> Any:
+    """The graph that a function of weights makes, and the shapes of its weights."""
+    graphs = []
+
+    def traced(given: Any) -> Any:
+        graph, made = make(given)
+        graphs.append(graph)
+        return made
+
+    made = jax.eval_shape(traced, weights)
+    return graphs[0], made

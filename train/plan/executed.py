@@ -1,9 +1,9 @@
 """How many floating-point operations a step should take, by formula: 2 per multiplication with addition.
 
 A parameter in a matrix product costs 2 per token forward and 4 backward, so 6 N in training (Kaplan et al., arXiv
-2001.08361, section 2.1); attention adds 4 H E for every score of a layer forward, masked ones that XLA
-computes included (`attention.computed_scores`). What the backward pass computes again is no work of the model's: it
-counts as executed, not towards MFU.
+2001.08361, section 2.1), 4 N where it is frozen; attention adds 4 H E for every score of a layer forward, masked ones
+that are computed included (`attention.computed_scores`; splash leaves out whole blocks). What the backward pass
+computes again is no work of the model's: it counts as executed, not towards MFU.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from o1coder_jax.attention import BLOCK, WHOLE, computed_scores
+from o1coder_jax.attention_kernels import SPLASH_BLOCKS
+from o1coder_jax.flops import matrix_parameters
 from o1coder_jax.fused_scores import part_columns
 from o1coder_jax.model_config import ModelConfig
 
@@ -40,36 +42,55 @@ class Work:
         return self.model + self.again
 
 
-def block_parameters(config: ModelConfig) -> int:
-    """Parameters in the products of all layers."""
-    c = config
-    attention = 2 * c.width * c.heads * c.head_size + 2 * c.width * c.kv_heads * c.head_size
-    return c.layers * (attention + 3 * c.width * c.mlp_width)
-
-
 def _meeting(config: ModelConfig) -> int:
     """FLOPs of one query and one key, in all layers and heads, forward."""
     return 4 * config.layers * config.heads * config.head_size
 
 
-def training_work(config: ModelConfig, vocab_size: int, *, rows: int, length: int, vocabulary: bool) -> Work:
+def training_work(
+    config: ModelConfig,
+    vocab_size: int,
+    *,
+    rows: int,
+    length: int,
+    parts: int = 1,
+    tensor: int = 1,
+    kernel: str = "xla",
+    factors: int | None = None,
+) -> Work:
     """Of an update on a batch (rows, length).
 
     Args:
-      vocabulary: the loss reads log-probabilities, whose logits are computed again; otherwise a scalar head, which
-        costs nothing to speak of.
+      vocab_size: 0 where the loss reads a scalar head, which costs nothing to speak of.
+      parts: of the batch, one after another or on devices of their own; `tensor`: parts of the vocabulary.
+      kernel: of attention.
+      factors: parameters of an adapter's products, the others are frozen; None: all are trained.
     """
-    tokens, block = rows * length, block_parameters(config)
-    head = config.width * vocab_size if vocabulary else 0
-    attention = float(_meeting(config) * rows * computed_scores(length))
-    again = 2.0 * head * tokens
-    if length > WHOLE and length % BLOCK == 0:
+    tokens, block, head = rows * length, matrix_parameters(config, 0), config.width * vocab_size
+    scores = {"xla": computed_scores(length), "splash": length**2 * _splash_share(length)}.get(kernel, length**2)
+    attention = float(_meeting(config) * rows * scores)
+    again = 2.0 * head * tokens  # logits, in the backward pass
+    if vocab_size:  # the last columns lie in two parts of the vocabulary, see o1coder_jax/fused_scores.py
+        own = vocab_size // tensor if vocab_size % tensor == 0 else vocab_size
+        columns = part_columns(rows // parts * (length - 1), own)
+        again += 8.0 * head * tokens * (-(-own // columns) * columns / own - 1)
+    if kernel == "splash":
+        again += 1.5 * attention  # scores in both backward kernels, the weights' gradient in one of them
+    elif length > WHOLE and length % BLOCK == 0:
         again += attention  # a block, see o1coder_jax/attention.py
     if config.rematerialize == "dots":
         again += attention
     elif config.rematerialize == "layers":  # all but the last product of a layer, whose result no gradient needs
         again += 2.0 * (block - config.layers * config.width * config.mlp_width) * tokens + attention
-    return Work(tokens, 6.0 * (block + head) * tokens, 3.0 * attention, again)
+    trained = 6.0 * (block + head) if factors is None else 4.0 * (block + head) + 6.0 * factors
+    return Work(tokens, trained * tokens, 3.0 * attention, again)
+
+
+def _splash_share(length: int) -> float:
+    """Blocks that a causal mask lets through, of all."""
+    padded = length + -length % SPLASH_BLOCKS[-1]
+    count = padded // next(block for block in SPLASH_BLOCKS if padded % block == 0)
+    return (count + 1) / (2 * count)
 
 
 def activation_bytes(
@@ -82,6 +103,7 @@ def activation_bytes(
     activations.
 
     Args:
+      vocab_size: 0 without logits.
       rows: of one microbatch on the chip; `tensor`: parts of heads, MLP and vocabulary; `weights`: bytes on the chip.
     """
     c, tokens, size = config, rows * length, 2 if config.dtype == "bfloat16" else 4
@@ -91,9 +113,9 @@ def activation_bytes(
     whole = tokens * (6 * c.width + 2 * inner / tensor) * size + scores  # of one layer
     dots = tokens * (3 * c.width + (inner - c.mlp_width) / tensor) * size
     kept = {"none": whole, "dots": dots, "layers": tokens * c.width * size}[c.rematerialize]
-    logits = 3 * 4 * tokens * part_columns(tokens, vocab_size // tensor)
+    logits = 3 * 4 * tokens * part_columns(tokens, vocab_size // tensor) if vocab_size else 0
     gradients = weights * (1 if microbatches == 1 else 2)
-    copies = weights * size / 4 + 2 * block_parameters(c) / c.layers / tensor * size if size < 4 else 0.0
+    copies = weights * size / 4 + 2 * matrix_parameters(c, 0) / c.layers / tensor * size if size < 4 else 0.0
     return c.layers * kept + whole + logits + gradients + copies
 
 
@@ -101,7 +123,7 @@ def layer_traffic(config: ModelConfig, *, tokens: int, tensor: int) -> float:
     """Bytes that a chip moves in one pass over all layers, roughly: weights once, each activation out and back."""
     c, size = config, 2 if config.dtype == "bfloat16" else 4
     inner = (c.heads + 2 * c.kv_heads) * c.head_size + 3 * c.mlp_width
-    return size * (block_parameters(c) / tensor + 2 * c.layers * tokens * (6 * c.width + inner / tensor))
+    return size * (matrix_parameters(c, 0) / tensor + 2 * c.layers * tokens * (6 * c.width + inner / tensor))
 
 
 def training_traffic(
@@ -122,7 +144,7 @@ def reading_work(config: ModelConfig, *, rows: int, length: int, before: int) ->
     """Of reading (rows, length) tokens, each after `before` places; no logits."""
     tokens = rows * length
     met = rows * length * (before + length)
-    return Work(tokens, 2.0 * block_parameters(config) * tokens, float(_meeting(config) * met))
+    return Work(tokens, 2.0 * matrix_parameters(config, 0) * tokens, float(_meeting(config) * met))
 
 
 def wave_work(
@@ -143,7 +165,7 @@ def wave_work(
       paths, width: queries are laid out by path and lane, so paths * width of them meet the paths' keys.
       own: places of a row's own tokens.
     """
-    weights = block_parameters(config) + config.width * vocab_size
+    weights = matrix_parameters(config, vocab_size)
     tokens = openings + rows * steps
     met = openings * (path + 1) + steps * (paths * width * path + rows * (own + 1))
     return Work(tokens, 2.0 * weights * tokens, float(_meeting(config) * met))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.chips import Chip
-from train.hlo_costs import Costs
+from train.plan.chips import Chip
+from train.plan.hlo_costs import Costs
 
 
 @dataclass(frozen=True)

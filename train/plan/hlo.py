@@ -1,7 +1,7 @@
 """Reads the text of a compiled program: computations, instructions, shapes, trip counts of loops.
 
 The grammar is that of XLA's `HloModule::ToString` (openxla.org/xla/operation_semantics). Only what the costs in
-`train/hlo_costs.py` need is kept.
+`train/plan/hlo_costs.py` need is kept.
 """
 
 from __future__ import annotations
@@ -108,14 +108,15 @@ def parse_hlo(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for raw in text.splitlines():
-        if not raw.startswith(" "):
-            head = _HEAD.match(_COMMENT.sub("", raw))
-            current = Computation(head[2]) if head else None
-            if head and current:
-                computations[head[2]] = current
+        if current is None:
+            if head := _HEAD.match(_COMMENT.sub("", raw)):
+                current = computations[head[2]] = Computation(head[2])
                 entry = head[2] if head[1] else entry
-        elif current is not None and (instruction := _instruction(_COMMENT.sub("", raw).strip())):
+        elif raw == "}":
+            current = None
+        elif raw.startswith(" ") and (instruction := _instruction(_COMMENT.sub("", raw).strip())):
             current.instructions[instruction.name] = instruction
+        # Other lines go on with an attribute of the line before, a kernel's description: no cost is read from it.
     if not entry:
         raise UserError("the compiled program's text has no entry computation; this JAX prints another form")
     return Module(computations, entry)
