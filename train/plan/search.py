@@ -42,9 +42,13 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
         for make in (engine.empty_generation, engine.empty_pages)
     )
     generation, pages = (placed(caches, meshes.cache_shardings(mesh, caches)) for caches in (generation, pages))
+    states = None  # at nodes' last tokens, where these may be opened again
+    if config.expansions > 1:
+        shapes = jax.eval_shape(lambda w: engine.empty_states(nnx.merge(graph, w), sizes, parts), weights)
+        states = placed(shapes, split)
     rater, rater_weights = sampling_weights(reward, mesh)
     rates = config.value_weight > 0
-    own = {PARAMETERS: chip_bytes(weights), PAGES: chip_bytes(pages), ROWS: chip_bytes(generation)}
+    own = {PARAMETERS: chip_bytes(weights), PAGES: chip_bytes((pages, states)), ROWS: chip_bytes(generation)}
     rated = {PARAMETERS: chip_bytes(rater_weights), PAGES: chip_bytes(pages)} if rates else {}
     plan = placed(empty_plan(config, sizes, parts), split)
     stops = placed(jax.eval_shape(lambda: stop_ids(policy.vocab_size, (0,))), everywhere)
@@ -56,8 +60,9 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
             graph,
             weights,
             pages,
+            states,
             generation,
-            Plan(**{name: plan[name] for name in plan if not name.startswith(("kept", "last_place"))}),
+            Plan(**{name: plan[name] for name in plan if not name.startswith("kept")}),
             stops,
             settings,
             steps=config.wave_steps,
