@@ -21,18 +21,17 @@ class Node:
     Attributes:
       ended: why no step may follow: `code`, `depth`, `malformed`, `truncated`; empty for an inner node.
       code: the program, for a code step.
-      given: so many of its tokens, the first, are a header that it was given; they are no part of its text.
-      log_probability: of the others.
+      log_probability: of its tokens but those that it was given.
       judgement, reward: set when a rollout came here; reward stays None if it could not be checked.
       visits, value: set when the tree is finished; value is None for a node that was never visited.
       prior: its log-probability per token that was drawn, with those of the candidates that were merged into it.
       opinion: the process reward model's, in [0, 1]; None without one.
+      given: so many of its tokens, the first, are a header that it was given; they are no part of its text.
     """
 
     parent: int
     depth: int
     tokens: tuple[int, ...] = ()
-    given: int = 0
     text: str = ""
     action: Action = Action.NONE
     log_probability: float = 0.0
@@ -44,6 +43,7 @@ class Node:
     value: float | None = None
     prior: float = 0.0
     opinion: float | None = None
+    given: int = 0
 
     @property
     def terminal(self) -> bool:
