@@ -19,7 +19,8 @@ from tests.train.test_step import MODEL
 from tests.train.world import opened, record
 from train import prm
 from train.data import BatchConfig
-from train.prm import held_out, pair_batches, pair_examples, path_tokens, pointwise_examples, score_sequences
+from train.prm_examples import held_out, pair_batches, pair_examples, path_tokens, pointwise_examples
+from train.prm_scores import score_sequences
 from train.session import Session
 from train.step import Objective, OptimizerConfig, Trainer
 
