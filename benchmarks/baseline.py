@@ -55,10 +55,27 @@ def llama_form(model: Transformer) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(weight) for name, weight in found.items()}
 
 
+def llama_settings(model: Transformer) -> dict[str, Any]:
+    """The same model in the words of transformers' `LlamaConfig`."""
+    c = model.config
+    return {
+        "vocab_size": model.vocab_size,
+        "hidden_size": c.width,
+        "intermediate_size": c.mlp_width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_size,
+        "rms_norm_eps": c.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        "tie_word_embeddings": c.tied_embeddings,
+        "max_position_embeddings": 1024,
+    }
+
+
 def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: SearchConfig, accepted: float) -> None:
     """What the script reads."""
     model = nnx.merge(policy.graph, policy.weights)
-    c = model.config
     prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens)[0] for problem in problems]
     tokens = jnp.asarray([(prompts[0] * 3)[:48]], jnp.int32)
     logits = jax.jit(
@@ -67,19 +84,7 @@ def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: Sea
     check = {"check.tokens": np.asarray(tokens), "check.logits": np.asarray(logits)}
     np.savez(folder / "weights.npz", **llama_form(model), **check)  # type: ignore[arg-type]
     about = {
-        "model": {
-            "vocab_size": model.vocab_size,
-            "hidden_size": c.width,
-            "intermediate_size": c.mlp_width,
-            "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads,
-            "num_key_value_heads": c.kv_heads,
-            "head_dim": c.head_size,
-            "rms_norm_eps": c.norm_eps,
-            "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-            "tie_word_embeddings": False,
-            "max_position_embeddings": 1024,
-        },
+        "model": llama_settings(model),
         "search": {
             "samples": config.samples,
             "rollouts": config.rollouts,
