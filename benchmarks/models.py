@@ -17,7 +17,6 @@ import contextlib
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import model_ours
+from benchmarks.asked import Asked
 from benchmarks.baseline import AGREEMENT
 from benchmarks.measure import Round, environment, rates, speedup
 from o1coder_jax.errors import UserError, run_command
@@ -39,38 +39,20 @@ WANTED = ">= 1"
 LOSS_AGREEMENT = 1e-3
 
 
-class Side:
-    """A process that trains and generates when it is told to; at work only while it is asked."""
+class Side(Asked):
+    """A process that trains and generates when it is told to."""
 
-    def __init__(self, command: Sequence[str], folder: Path, variables: dict[str, str]):
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env={**os.environ, **variables}
-        )
-        difference, self.versions = self._read().split(maxsplit=1)
+    def __init__(self, command: Sequence[str], variables: dict[str, str]):
+        super().__init__(command, variables)
+        difference, self.versions = self.first.split(maxsplit=1)
         if not float(difference) < AGREEMENT:
             raise UserError(f"{command[0]}: its model is another: the logits differ by {difference}")
 
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError("a side of the comparison ended before its answer (its error stands above)")
-        return line.strip()
-
     def run(self, what: str, kind: str, count: int) -> tuple[Round, float]:
         """How long it took, and the first batch's loss."""
-        assert self._process.stdin is not None
         start = time.perf_counter()
-        self._process.stdin.write(f"{what} {kind} {count}\n")
-        tokens, cpu, loss = self._read().split()
+        tokens, cpu, loss = self.ask(f"{what} {kind} {count}").split()
         return Round(int(tokens), time.perf_counter() - start, float(cpu)), float(loss)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
 
 
 @dataclass(frozen=True)
@@ -91,7 +73,7 @@ class Rival:
     kinds: dict[str, tuple[str, ...]]  # by what is done
 
     def start(self, start: Start, folder: Path) -> Side:
-        return Side([part.replace("FOLDER", str(folder)) for part in start.command], folder, start.variables)
+        return Side([part.replace("FOLDER", str(folder)) for part in start.command], start.variables)
 
 
 def ours(cores: int) -> Rival:
