@@ -25,7 +25,7 @@ class Asked:
     """
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str], *, needs: str = ""):
-        self._needs = f"; it {needs}" if needs else ""
+        self._ended = f"{command[0]} ended before its answer (its error stands above){'; it ' if needs else ''}{needs}"
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env={**os.environ, **variables}
@@ -37,7 +37,7 @@ class Asked:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(f"{self._process.args[0]} ended before its answer (its error stands above){self._needs}")  # type: ignore[index]
+            raise UserError(self._ended)
         return line.strip()
 
     def ask(self, line: str) -> str:
