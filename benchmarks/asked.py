@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ class Asked:
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env={**os.environ, **variables}
         )
+        atexit.register(self._process.kill)  # stopped, it would not see that its questions have ended
         self.first = self._read()
         self._process.send_signal(signal.SIGSTOP)
 
@@ -56,3 +58,4 @@ class Asked:
         self._process.send_signal(signal.SIGCONT)
         self._process.wait()
         self._process.stdout.close()
+        atexit.unregister(self._process.kill)
