@@ -29,7 +29,15 @@ from o1coder_jax.records import ProcessRecord
 from o1coder_jax.vocabulary import Vocabulary
 from train.continuations import Continued, Continuing, Place, prefixes_of, whole_problems
 from train.data import BatchConfig, Batches, Example, packed_batches
-from train.prm_examples import held_out, pair_batches, pair_examples, path_tokens, pointwise_examples, relabelled
+from train.prm_examples import (
+    by_passes,
+    held_out,
+    pair_batches,
+    pair_examples,
+    path_tokens,
+    pointwise_examples,
+    relabelled,
+)
 from train.prm_scores import figures_of, score_sequences
 from train.run import Stage
 from train.session import Session, StageName, policy_name, reporter
@@ -51,8 +59,8 @@ class PRMConfig:
         next token be `answers[0]` (good) or `answers[1]` (bad). A search reads as training does.
       answers: two texts of one token each.
       objective: `pointwise`, or `pairwise` (siblings whose values differ by `margin` at least).
-      labels: a step's value: `tree`, Q/N; or `continuations`, the success of fresh ones, drawn by the policy that grew
-        the trees and judged on the problem's own tests.
+      labels: a step's value: `tree`, Q/N; `passes`, the share of its rollouts that came to a program which passed; or
+        `continuations`, that of fresh ones, drawn by the policy that grew the trees and judged on the problem's tests.
       continuations: of each step that is continued.
       prefixes: steps of training problems that are continued in a round, in whole problems; 0: all.
       judged: steps of held-out problems that are continued in a round, as the measure of the model; 0: it is measured
@@ -73,7 +81,7 @@ class PRMConfig:
     read: Literal["value_head", "answer_tokens"] = "value_head"
     answers: tuple[str, ...] = ("+", "-")
     objective: Literal["pointwise", "pairwise"] = "pointwise"
-    labels: Literal["tree", "continuations"] = "tree"
+    labels: Literal["tree", "passes", "continuations"] = "tree"
     continuations: int = 16
     prefixes: int = 0
     judged: int = 0
@@ -145,6 +153,8 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     training = [record for record in records if not held_out(record)]
     if config.labels == "continuations":
         training = relabelled(training, continued)
+    elif config.labels == "passes":
+        training = by_passes(training)
     if config.weights == "policy":
         states = session.load_policy(policy)
         graph, weights = fresh_head(states)

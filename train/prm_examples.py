@@ -48,6 +48,29 @@ def relabelled(records: Iterable[ProcessRecord], continued: Mapping[Place, Conti
     ]
 
 
+def by_passes(records: Sequence[ProcessRecord]) -> list[ProcessRecord]:
+    """Records whose steps have as values the share of their rollouts that came to a program which passed.
+
+    Unlike Q/N it has no part for what compiled or passed some tests. A rollout counts at every step of its path.
+    """
+    passed: dict[Place, int] = {}
+    ended: dict[Place, int] = {}
+    for record in records:
+        visits = record.steps[-1].visits
+        for step in record.steps:
+            place = (record.iteration, record.tree, step.node)
+            passed[place] = passed.get(place, 0) + visits * record.correct
+            ended[place] = ended.get(place, 0) + visits
+
+    def label(record: ProcessRecord, step: StepRecord) -> StepRecord:
+        place = (record.iteration, record.tree, step.node)
+        if step.value is None or not ended[place]:
+            return dataclasses.replace(step, value=None, visits=0)
+        return dataclasses.replace(step, value=passed[place] / ended[place], visits=ended[place])
+
+    return [dataclasses.replace(one, steps=tuple(label(one, step) for step in one.steps)) for one in records]
+
+
 def pointwise_examples(
     records: Iterable[ProcessRecord],
     longest: int | None = None,

@@ -17,7 +17,7 @@ from o1coder_jax.sampling import SamplingConfig
 from tests.train.world import record
 from train import continuations
 from train.continuations import Continued, Continuing, prefixes_of, whole_problems
-from train.prm_examples import pointwise_examples, relabelled
+from train.prm_examples import by_passes, pointwise_examples, relabelled
 
 GOOD, BAD, UNCHECKED = "print(1)", "print(2)", "print(3)"
 PROBLEMS = {name: Problem(name, name, Form.STDIN, (TestCase("", "1"),)) for name in ("a", "b")}
@@ -175,6 +175,19 @@ def test_values_are_the_rates_of_continuations_and_the_verdicts_of_ends():
         [pytest.approx(2 / 3), None],
     ]
     assert [step.visits for step in found[0].steps] == [3, 0, 3]
+
+
+def test_passes_are_shares_of_the_rollouts_below():
+    good = record("a", [([6], 0.7), ([7], 0.9)], nodes=[1, 2])
+    bad = record("a", [([6], 0.7), ([8], 0.5)], nodes=[1, 3], verdict=Verdict.WRONG_ANSWER)
+    bad = dataclasses.replace(bad, steps=(bad.steps[0], dataclasses.replace(bad.steps[1], visits=3)))
+    never = record("a", [([6], 0.7), ([9], None)], nodes=[1, 4])
+    found = by_passes([good, bad, never])
+    assert [[(step.value, step.visits) for step in one.steps] for one in found] == [
+        [(0.25, 4), (1.0, 1)],
+        [(0.25, 4), (0.0, 3)],
+        [(0.25, 4), (None, 0)],
+    ]
 
 
 def test_weights_of_labels_are_their_visits():
