@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+Carry = tuple[Array, Array, Array]
 EQUAL = 1e-9  # rewards that differ by less are the same
 
 
@@ -33,7 +34,7 @@ def group_advantages(
     count = usable.sum(axis=-1, keepdims=True).clip(min=1)
     mean = np.where(usable, rewards, 0).sum(axis=-1, keepdims=True) / count
     advantages = np.where(usable, rewards - mean, 0.0)
-    alive = (abs(advantages) > EQUAL).any(axis=-1)
+    alive = np.asarray((abs(advantages) > EQUAL).any(axis=-1))
     if deviation:
         spread = np.sqrt((advantages**2).sum(axis=-1, keepdims=True) / count)
         advantages = np.where(spread > EQUAL, advantages / np.where(spread > EQUAL, spread, 1.0), 0.0)
@@ -118,7 +119,7 @@ def gae(
       A and the return A + V that a critic shall predict, both at decisions, 0 elsewhere.
     """
 
-    def back(carry: tuple[Array, Array, Array], place: tuple[Array, Array, Array]) -> tuple[tuple[Array, ...], Array]:
+    def back(carry: Carry, place: tuple[Array, Array, Array]) -> tuple[Carry, Array]:
         earned, next_value, next_advantage = carry
         r, v, here = place
         earned = earned + r
