@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,8 +41,9 @@ class Critic:
         self._config, settings = config, config.ppo.critic
         self._start: Model | None = None
         if settings.weights == "own":
-            self._start = _own(session, iteration)
-            graph, weights = self._start.graph, self._start.weights
+            start = _own(session, iteration)
+            graph, weights = start.graph, start.weights
+            self._start = dataclasses.replace(start, weights=None)  # what its checkpoint has to tell
         else:
             graph, weights = _head(session, iteration, policy)
         steps = config.updates * settings.epochs * -(-config.problems * config.samples // config.minibatch)
