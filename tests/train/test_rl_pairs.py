@@ -12,6 +12,7 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Verdict
+from o1coder_jax.rewards import PhiConfig
 from tests.train.rl_world import SCORERS, groups_of
 from tests.train.world import opened, record, results
 from train import rl
@@ -99,7 +100,8 @@ def test_pairs_stay_together_and_padding_is_no_pair():
 
 @pytest.mark.parametrize("pairs", ["samples", "paths", "steps"])
 def test_stage_learns_from_pairs(wee: Path, runs: Path, pairs: Any):
-    changes: dict[str, Any] = {"algorithm": "dpo", "updates": 1, "minibatch": 4, "dpo": DPOConfig(pairs=pairs)}
+    dpo, phi = DPOConfig(pairs=pairs, margin=1e-4), PhiConfig(outcome_weight=0.5)  # what is tiny differs by little
+    changes: dict[str, Any] = {"algorithm": "dpo", "updates": 1, "minibatch": 4, "dpo": dpo, "phi": phi}
     with opened(wee, runs, upto="001-prm", rl=changes) as session:
         rl.run(session, 1)
         result = session.require("001-rl", "")
