@@ -31,13 +31,15 @@ class EvaluateConfig:
     """What is measured.
 
     Attributes:
-      samples: per problem, for sampled pass@1 and pass@k with k up to it.
+      samples: per problem, for sampled pass@1 and pass@k with k up to it; `sampled_problems`: held-out problems that
+        are sampled, the first so many; 0: all.
       aspr_samples: fresh code steps per path; `aspr_problems`: problems that ASPR is measured on.
       hard_samples: a self-play problem that so many samples of the base do not solve is hard; 0 skips this.
       hard_problems: self-play problems that are looked at for hard ones, the first so many.
     """
 
     samples: int = 8
+    sampled_problems: int = 0
     aspr_samples: int = 8
     aspr_problems: int = 200
     hard_samples: int = 32
@@ -47,7 +49,7 @@ class EvaluateConfig:
         for name in ("samples", "aspr_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluate.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("aspr_problems", "hard_samples", "hard_problems"):
+        for name in ("sampled_problems", "aspr_problems", "hard_samples", "hard_problems"):
             if getattr(self, name) < 0:
                 raise UserError(f"evaluate.{name} is {getattr(self, name)}; it must not be negative")
 
@@ -233,9 +235,10 @@ def run(session: Session, iteration: int) -> None:
         policy = session.load_policy(policy_name(iteration))
         heldout, validation = session.parts.heldout, session.parts.validation
         greedy = mark(session, policy, heldout, samples=1, greedy=True)
-        sampled = mark(session, policy, heldout, samples=config.samples, greedy=False)
+        some = heldout[: config.sampled_problems or len(heldout)]
+        sampled = mark(session, policy, some, samples=config.samples, greedy=False)
         chosen = mark(session, policy, validation, samples=1, greedy=True)
-        few = heldout[: config.aspr_problems]
+        few = some[: config.aspr_problems]
         ids = {problem.id for problem in few}
         own = [prefix for prefix in accepted_prefixes(session, sampled) if prefix[0].id in ids]
         stage.result |= {
@@ -246,10 +249,11 @@ def run(session: Session, iteration: int) -> None:
                 name: {
                     "problems": len(places),
                     "pass_at_1_greedy": greedy.pass_at(1, places),
-                    "pass_at_1_sampled": sampled.pass_at(1, places),
-                    f"pass_at_{config.samples}": sampled.pass_at(config.samples, places),
+                    "pass_at_1_sampled": sampled.pass_at(1, drawn),
+                    f"pass_at_{config.samples}": sampled.pass_at(config.samples, drawn),
                 }
                 for name, places in by_difficulty(heldout).items()
+                for drawn in [[place for place in places if place < len(some)]]
             },
             "reward_test_gap": sampled.gap,
             "validation_greedy": chosen.pass_at(1),

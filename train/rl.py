@@ -32,6 +32,7 @@ from o1coder_jax.stored import Model
 from sandbox.pool import Submission
 from search.models import load_head
 from train.data import Example, example, padded_batch, round_up
+from train.ledger import LEDGER, Ledger, of_groups
 from train.meter import Meter
 from train.prm import score_sequences
 from train.programs import Program, sample_programs
@@ -221,15 +222,19 @@ def run(session: Session, iteration: int) -> None:
             updates=steps,
             seed=session.config.seed + iteration,
         )
-        meter, tokens = Meter(trainer), 0
+        meter, tokens, ledger = Meter(trainer), 0, Ledger.of(session, iteration)
         for update in range(config.updates if problems else 0):
             t = (iteration - 1) * config.updates + update
             policy = Policy(*session.sampler(trainer.graph, trainer.weights), session.tokenizer, "")
-            chosen = rng.sample(problems, min(config.problems, len(problems)))
+            chosen = ledger.draw(problems, config.problems, rng)
+            if not chosen:
+                print(f"{names('rl')}: ends, the policy solves every problem too often to learn from it", flush=True)
+                break
             weight = config.phi.weight(t)
             sampled = sample_round(session, policy, judge, chosen, tests, weight=weight, salt=1000 * iteration + update)
             del policy  # and with it a copy of the weights, before the update
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
+            stage.append_shared(LEDGER, ledger.add(of_groups(chosen, sampled.outcome, sampled.usable, iteration)))
             examples, metrics = round_examples(sampled)
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
             measured: dict[str, float | None] = {}
@@ -245,6 +250,7 @@ def run(session: Session, iteration: int) -> None:
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         stage.result |= {
             "problems": len(problems),
+            **ledger.counts(problems),
             "tokens_generated": tokens,
             "skipped": not problems,
             "skipped_updates": int(trainer.state.skipped),
