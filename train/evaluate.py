@@ -67,7 +67,10 @@ def known(values: Sequence[float | None]) -> list[float]:
 
 @dataclass(frozen=True)
 class Marks:
-    """How each problem's samples fared: per problem and sample 1, 0 or None (could not be checked)."""
+    """How each problem's samples fared: per problem and sample 1, 0 or None (could not be checked).
+
+    `own` is empty where the own tests were not asked.
+    """
 
     problems: Sequence[Problem]
     programs: list[list[Program]]
@@ -87,8 +90,10 @@ class Marks:
         return sum(own) / len(own) - sum(hidden) / len(hidden) if own and hidden else None
 
 
-def mark(session: Session, policy: Policy, problems: Sequence[Problem], *, samples: int, greedy: bool) -> Marks:
-    """Samples programs and judges each on hidden and own tests."""
+def mark(
+    session: Session, policy: Policy, problems: Sequence[Problem], *, samples: int, greedy: bool, own: bool = True
+) -> Marks:
+    """Samples programs and judges each on hidden tests, with `own` on the problems' own, too."""
     programs = sample_programs(
         session,
         policy,
@@ -103,7 +108,7 @@ def mark(session: Session, policy: Policy, problems: Sequence[Problem], *, sampl
         flat = [solved(judgement) for judgement in session.judge_all(pairs, hidden=hidden)]
         return [flat[i : i + samples] for i in range(0, len(flat), samples)]
 
-    return Marks(problems, programs, rows(hidden=True), rows(hidden=False))
+    return Marks(problems, programs, rows(hidden=True), rows(hidden=False) if own else [])
 
 
 def by_difficulty(problems: Sequence[Problem]) -> dict[str, list[int]]:
@@ -186,7 +191,7 @@ def hard_problems(session: Session, policy: Policy) -> list[str]:
 def hard_solved(session: Session, policy: Policy, hard: Sequence[str]) -> dict[str, Any]:
     """How the loop fares on hard problems: by verified paths that pass the hidden tests, and by greedy answers."""
     problems = [session.problem[name] for name in hard]
-    greedy = mark(session, policy, problems, samples=1, greedy=True) if problems else None
+    greedy = mark(session, policy, problems, samples=1, greedy=True, own=False) if problems else None
     by_policy = {p.id for p, m in zip(problems, greedy.hidden, strict=True) if m[0]} if greedy else set()
     names = set(hard)
     found: dict[tuple[str, str], Problem] = {}
@@ -234,10 +239,10 @@ def run(session: Session, iteration: int) -> None:
     with session.run.stage_scope(names("evaluate")) as stage:
         policy = session.load_policy(policy_name(iteration))
         heldout, validation = session.parts.heldout, session.parts.validation
-        greedy = mark(session, policy, heldout, samples=1, greedy=True)
+        greedy = mark(session, policy, heldout, samples=1, greedy=True, own=False)
         some = heldout[: config.sampled_problems or len(heldout)]
         sampled = mark(session, policy, some, samples=config.samples, greedy=False)
-        chosen = mark(session, policy, validation, samples=1, greedy=True)
+        chosen = mark(session, policy, validation, samples=1, greedy=True, own=False)
         few = some[: config.aspr_problems]
         ids = {problem.id for problem in few}
         own = [prefix for prefix in accepted_prefixes(session, sampled) if prefix[0].id in ids]

@@ -147,7 +147,7 @@ def test_rl_says_how_many_problems_are_left(wee: Path):
 
 
 def test_search_draws_as_many_as_it_is_told(wee: Path, runs: Path):
-    with opened(wee, runs, upto="001-evaluate", drawing=DrawingConfig(search=2, retire=1.0)) as session:
+    with opened(wee, runs, upto="001-evaluate", drawing={"search": 2, "retire": 1.0}) as session:
         chosen = searched(session, 2)
         assert len(chosen) == 2 and chosen == searched(session, 2)
         reason.run(session, 2)

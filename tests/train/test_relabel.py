@@ -10,7 +10,7 @@ from search.tree import tests_hash
 from tests.train.world import command, copy_run, opened, results
 from train import relabel
 from train.process import read_process
-from train.relabel import LabelsConfig, judged
+from train.relabel import judged
 from train.session import Session
 
 IMPOSSIBLE = TestCase("1\n", "no program prints this")
@@ -26,7 +26,7 @@ def harden(session: Session) -> str:
 
 
 def test_tree_of_a_problem_with_other_tests_is_judged_again(wee: Path, runs: Path):
-    with opened(wee, runs, upto="001-search", labels=LabelsConfig(relabel=True)) as session:
+    with opened(wee, runs, upto="001-search", labels={"relabel": True}) as session:
         before = read_process(session, 1, 0)
         hard = harden(session)
         relabel.run(session, 1)
@@ -52,7 +52,7 @@ def test_tree_is_judged_again_only_once(wee: Path, runs: Path):
 
 
 def test_tests_of_the_generator_count_if_they_are_asked_for(wee: Path, runs: Path):
-    with opened(wee, runs, upto="tcg", labels=LabelsConfig(tests="all")) as session:
+    with opened(wee, runs, upto="tcg", labels={"tests": "all"}) as session:
         problems = session.parts.selfplay
         written = {row["problem_id"]: row["tests"] for row in session.run.read("tests.jsonl")}
         for problem, more in zip(problems, judged(session, problems), strict=True):
