@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Problem
 from search.tree import Tree
@@ -166,9 +164,10 @@ def of_tree(tree: Tree, iteration: int) -> Tally:
     return Tally(tree.problem.id, iteration, "search", right, len(checked))
 
 
-def of_groups(problems: Sequence[Problem], outcome: np.ndarray, usable: np.ndarray, iteration: int) -> list[Tally]:
-    """RL's groups, one for each problem: R of each path and whether it could be checked, (groups, samples)."""
+def of_groups(problems: Sequence[Problem], marks: Iterable[Sequence[float | None]], iteration: int) -> list[Tally]:
+    """RL's groups, one for each problem: R of each path, None where it could not be checked."""
+    checked = [[mark for mark in group if mark is not None] for group in marks]
     return [
-        Tally(problem.id, iteration, "rl", int((right * fine).sum()), int(fine.sum()))
-        for problem, right, fine in zip(problems, outcome, usable, strict=True)
+        Tally(problem.id, iteration, "rl", int(sum(group)), len(group))
+        for problem, group in zip(problems, checked, strict=True)
     ]

@@ -39,7 +39,7 @@ from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name
 from train.step import Objective, OptimizerConfig, Trainer, token_scores
 
-LENGTH_BUCKET = 64
+LENGTH_BUCKET = 32
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,12 @@ class Round:
     outcome: np.ndarray
     process: np.ndarray
     usable: np.ndarray
+
+    @property
+    def marks(self) -> list[list[float | None]]:
+        """R of each path, group by group; None where it could not be checked."""
+        rows: list[list[float | None]] = np.where(self.usable, self.outcome, None).tolist()
+        return rows
 
 
 def sample_round(
@@ -234,7 +240,7 @@ def run(session: Session, iteration: int) -> None:
             sampled = sample_round(session, policy, judge, chosen, tests, weight=weight, salt=1000 * iteration + update)
             del policy  # and with it a copy of the weights, before the update
             tokens += sum(len(path.sample.tokens) for path in sampled.paths)
-            stage.append_shared(LEDGER, ledger.add(of_groups(chosen, sampled.outcome, sampled.usable, iteration)))
+            stage.append_shared(LEDGER, ledger.add(of_groups(chosen, sampled.marks, iteration)))
             examples, metrics = round_examples(sampled)
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
             measured: dict[str, float | None] = {}

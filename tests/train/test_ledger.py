@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from o1coder_jax.errors import UserError
@@ -120,8 +119,7 @@ def test_setting_out_of_range_is_refused(key: str, value: float, said: str):
 
 
 def test_groups_count_what_could_be_checked():
-    outcome, usable = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), np.array([[True, False, True], [True, True, True]])
-    known = of_groups([problem("a"), problem("b")], outcome, usable, 2)
+    known = of_groups([problem("a"), problem("b")], [[1.0, None, 0.0], [0.0, 1.0, 0.0]], 2)
     assert known == [Tally("a", 2, "rl", 1, 2), Tally("b", 2, "rl", 1, 3)]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from o1coder_jax.records import TestCase
-from search.tree import tests_hash
+from search.tree import tests_hash as hash_of
 from tests.train.world import command, copy_run, opened, results
 from train import relabel
 from train.process import read_process
@@ -60,7 +60,7 @@ def test_tests_of_the_generator_count_if_they_are_asked_for(wee: Path, runs: Pat
             assert [test.to_json() for test in more.tests[: len(problem.tests)]] == repeated
             fresh = [test for test in written[problem.id] if test not in repeated]
             assert len(more.tests) == len(problem.tests) + len(fresh)
-        assert any(tests_hash(a) != tests_hash(b) for a, b in zip(problems, judged(session, problems), strict=True))
+        assert any(hash_of(a) != hash_of(b) for a, b in zip(problems, judged(session, problems), strict=True))
 
 
 def test_loop_judges_again_when_the_generators_tests_begin_to_count(wee: Path, settings: Path, runs: Path):
