@@ -95,8 +95,8 @@ class Round:
     @property
     def marks(self) -> list[list[float | None]]:
         """R of each path, group by group; None where it could not be checked."""
-        rows: list[list[float | None]] = np.where(self.usable, self.outcome, None).tolist()
-        return rows
+        groups = zip(self.outcome.tolist(), self.usable.tolist(), strict=True)
+        return [[mark if fine else None for mark, fine in zip(*group, strict=True)] for group in groups]
 
 
 def sample_round(
