@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Float
 
 from o1coder_jax import config as configuration
 from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError
+from o1coder_jax.significance import interval
 from search.config import SearchConfig
 from search.tree import Node, Tree
 
@@ -136,16 +136,6 @@ def answer(tree: Tree) -> str | None:
 def _worth(node: Node) -> tuple[bool, float]:
     accepted = node.judgement is not None and node.judgement.accepted
     return accepted, -1.0 if node.reward is None else node.reward
-
-
-def interval(values: Float[np.ndarray, " n"], *, seed: int, resamples: int) -> tuple[float, float]:
-    """95 % of the means over resampled problems (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
-
-    The same seed draws the same problems: intervals of differences of two methods are paired.
-    """
-    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def summary(rows: Sequence[Row], *, seed: int, resamples: int) -> list[dict[str, Any]]:
