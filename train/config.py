@@ -20,6 +20,7 @@ from train.evaluate import EvaluateConfig
 from train.policy import PolicyConfig
 from train.pretrained import check_adapters, check_sections
 from train.prm import PRMConfig
+from train.rivals.config import RivalsConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
 from train.tcg import TCGConfig
@@ -58,6 +59,7 @@ class Config:
     prm: PRMConfig = field(default_factory=PRMConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
 
     def __post_init__(self) -> None:
         if not self.name or os.sep in self.name:

@@ -247,6 +247,7 @@ def run(session: Session, iteration: int) -> None:
             "problems": len(problems),
             "tokens_generated": tokens,
             "skipped": not problems,
+            "policy_updates": trainer.update,
             "skipped_updates": int(trainer.state.skipped),
             "weights": session.save_model(policy_name(iteration), trainer.weights, start),
         }
