@@ -16,6 +16,9 @@ from o1coder_jax.significance import interval
 from search.config import SearchConfig
 from search.tree import Node, Tree
 
+MOST_PATHS = 10_000  # of a baseline, which its tokens bound
+WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -122,6 +125,13 @@ class Row:
     seconds: float
     rated: int
     truncated_prompts: int
+
+
+def most_rollouts(settings: SearchConfig, first: int) -> int:
+    """How many rollouts (of a baseline: paths) a method may take within its tokens; `first` are the first method's."""
+    if settings.baseline.kind != "none":
+        return MOST_PATHS
+    return first * (WIDENED_ROLLOUTS if settings.resolved().expansions > 1 else 1)
 
 
 def answer(tree: Tree) -> str | None:
