@@ -11,15 +11,16 @@ import numpy as np
 from o1coder_jax.errors import UserError
 from train.ablate.results import Found, rate
 
+NO_MATPLOTLIB = "figures need matplotlib, which is not installed: pip install -e '.[ablate]'"
 COLOURS = [f"C{i}" for i in range(10)]
 
 
 def pyplot() -> Any:
-    """matplotlib without a display; a `UserError` says how to install it."""
+    """matplotlib without a display; `NO_MATPLOTLIB` when there is none."""
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise UserError("the plots need matplotlib; install it: pip install -e '.[ablate]'") from error
+        raise UserError(NO_MATPLOTLIB) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from o1coder_jax.errors import UserError
 from train.ablate import plots
 from train.ablate.config import AblateConfig
 from train.ablate.results import Found, Judged, Rate, by_difficulty, collect, compare, mean_cost, rate
@@ -19,7 +20,12 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
     path = Path(ablation.report)
     found = collect(planned)
     done = sum(len(one.results) for one in found)
-    drawn = plots.draw(found, path.with_suffix(""), resamples=ablation.resamples) if done else []
+    drawn, said = [], ""
+    if done:
+        try:
+            drawn = plots.draw(found, path.with_suffix(""), resamples=ablation.resamples)
+        except UserError as error:
+            said = str(error)
     judged = compare(found, ablation.all_comparisons(), resamples=ablation.resamples)
     seeds = len({one.seed for one in planned})
     parts = [_head(found, seeds, done, len(planned)), _comparisons(judged, seeds)]
@@ -27,7 +33,8 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
     parts += [_policies(found, ablation.resamples), _lengths(found), _searches(found, ablation.resamples)]
     parts.append(_missing(found, seeds))
     write_text(path, "\n".join(part for part in parts if part))
-    return [f"{path}: {done} of {len(planned)} results" + (f", {len(drawn)} figures" if drawn else "")]
+    lines = [f"{path}: {done} of {len(planned)} results, {len(drawn)} figures", said]
+    return [line for line in lines if line]
 
 
 def _head(found: Sequence[Found], seeds: int, done: int, count: int) -> str:

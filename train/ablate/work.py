@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def do(job: Job) -> None:
 
 def begin(session: Session, start: str) -> None:
     """Runs the stages up to the starting point that are not finished."""
-    stages = {
+    stages: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
         "bootstrap": (bootstrap.run, ()),
         "tcg": (tcg.run, ()),
         "001-search": (reason.run, (1,)),

@@ -104,7 +104,8 @@ def affordable(
     problems: Sequence[Problem], programs: Sequence[Sequence[Program]], tokens: int
 ) -> tuple[list[tuple[Problem, Program]], int]:
     """The first answers that so many tokens pay for, and how many they take."""
-    drawn, used = [], 0
+    drawn: list[tuple[Problem, Program]] = []
+    used = 0
     for problem, answers in zip(problems, programs, strict=True):
         for answer in answers:
             if used + len(answer.sample.tokens) > tokens:
