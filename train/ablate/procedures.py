@@ -65,7 +65,7 @@ def loop(session: Session, task: Task) -> list[Point]:
                 _once(session, StageName(i)(name), run, i)
             if session.config.prm.weights == "policy":
                 _once(session, StageName(i)("head"), head.run, i)
-        points.append(measured(session, f"round {i}", policy_name(i), costs_of(_spent(session, i)), samples=1))
+        points.append(measured(session, f"round {i}", policy_name(i), costs_of(_spent(session, i)), samples=0))
     best = max(range(len(points)), key=lambda i: (points[i].validation or 0.0, -i))
     costs = points[-1].costs
     return [*points, measured(session, "end", policy_name(best + 1), costs, samples=task.samples)]
@@ -89,8 +89,19 @@ def rival(session: Session, task: Task) -> list[Point]:
             train_rival(session, stage, name, budget, name)
             stage.result["spent"]["executions"] = session.judging.costs()["executions"]
     result = session.require("rival", "train.ablate")
-    costs = {**result["spent"], "seconds": _seconds(session)["rival"]}
-    return [measured(session, "end", name, costs, samples=task.samples)]
+    seconds = _seconds(session)["rival"]
+    points = [
+        measured(
+            session,
+            f"round {number}",
+            one["checkpoint"],
+            {"tokens": one["tokens"], "executions": 0, "updates": one["updates"], "seconds": 0},
+            samples=0,
+        )
+        for number, one in enumerate(result.get("rounds", ()), 1)
+    ]
+    costs = {**result["spent"], "seconds": seconds}
+    return [*points, measured(session, "end", name, costs, samples=task.samples)]
 
 
 def reinforce(session: Session, task: Task) -> list[Point]:

@@ -29,15 +29,12 @@ Answers = dict[str, dict[tuple[int, ...], int]]
 """For each problem its right answers as token ids, with the round that found them last."""
 
 
-def rejection(session: Session, stage: Stage, budget: Budget, name: str, *, keep_right: bool = True) -> list[str]:
-    """Trains the rival and saves the policy of its best round under a name.
+def rejection(session: Session, stage: Stage, budget: Budget, name: str, *, keep_right: bool = True) -> None:
+    """Trains the rival and saves the policy of its best round under a name; those of its rounds are `NAME-rN`.
 
     Args:
       budget: `tokens` and `updates` are shared out evenly among the rounds.
       keep_right: False keeps as many distinct answers as pass, but drawn at random: the reward tells nothing.
-
-    Returns:
-      The names of the checkpoints of its rounds, `NAME-rN`.
     """
     config = session.config.rivals.rejection
     rounds, updates = config.rounds or budget.rounds, config.updates or budget.updates
@@ -45,7 +42,7 @@ def rejection(session: Session, stage: Stage, budget: Budget, name: str, *, keep
     weights: Any = start.weights
     best, chosen, used, learned = -1.0, start.weights, 0, 0
     found: Answers = {}
-    names = []
+    stage.result["rounds"] = []
     for number in range(1, rounds + 1):
         share = budget.tokens * number // rounds - used
         tokens = draw(session, start, weights, found, share, number=number, keep_right=keep_right)
@@ -58,8 +55,8 @@ def rejection(session: Session, stage: Stage, budget: Budget, name: str, *, keep
             learned += share
         validation = greedy_rate(session, start, weights, session.parts.validation)
         stage.log(number, tokens=tokens, solved=len(found), validation_greedy=validation)
-        names.append(f"{name}-r{number}")
-        session.save_model(names[-1], weights, start)
+        session.save_model(f"{name}-r{number}", weights, start)
+        stage.result["rounds"].append({"checkpoint": f"{name}-r{number}", "tokens": used, "updates": learned})
         if validation > best:
             best, chosen = validation, weights
             stage.result["best_round"] = number
@@ -70,7 +67,6 @@ def rejection(session: Session, stage: Stage, budget: Budget, name: str, *, keep
         "answers": sum(map(len, found.values())),
         "validation_greedy": best,
     }
-    return names
 
 
 def draw(
