@@ -34,7 +34,7 @@ TINY = str(ROOT / "configs" / "tiny.yaml")
 
 
 def ablation(cells: dict[str, Any] | None = None, **changes: Any) -> AblateConfig:
-    return AblateConfig(config=TINY, cells=cells or CELLS, **changes)
+    return AblateConfig(base=TINY, cells=cells or CELLS, **changes)
 
 
 def keys(one: AblateConfig, seeds: int = 1) -> dict[str, str]:
@@ -113,10 +113,10 @@ def test_comparison_of_an_unknown_cell_is_refused():
 def test_cells_of_the_project_can_be_planned():
     """Every override exists, every comparison has its cells, and one claim is the primary one."""
     one = AblateConfig(**yaml.safe_load((ROOT / "configs" / "ablate.yaml").read_text()))
-    one = dataclasses.replace(one, config=str(ROOT / one.config))
+    one = dataclasses.replace(one, base=str(ROOT / one.base))
     assert len(plan(one, 1)) == len(one.cells)
     assert [claim.primary for claim in one.all_comparisons()].count(True) == 1
-    assert not any(name in one.run_config(cell, 0, "").rivals.run for name, cell in one.all_cells().items())
+    assert not any(name in one.run_config(cell, "").rivals.run for name, cell in one.all_cells().items())
 
 
 # Running, on the tiny loop.
@@ -129,7 +129,7 @@ def small(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
     config = config_of(wee)
     (folder / "base.yaml").write_text((wee / "config.yaml").read_text())
     settings = {
-        "config": str(folder / "base.yaml"),
+        "base": str(folder / "base.yaml"),
         "cells": {
             "sft": {
                 "title": "tuned",
@@ -143,7 +143,7 @@ def small(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
         "samples": 2,
         "resamples": 100,
         **{name: str(folder / name) for name in ("runs", "results")},
-        "report": str(folder / "docs" / "results.md"),
+        "document": str(folder / "docs" / "results.md"),
     }
     (folder / "ablate.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     [first, *_] = plan(AblateConfig(**settings), 1)
@@ -287,7 +287,7 @@ def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monk
     one = ablation(
         {"rl": CELLS["rl"], "b": CELLS["rl"]},
         comparisons=[{"better": "rl", "than": "b", "title": "it helps"}],
-        report=str(tmp_path / "r.md"),
+        document=str(tmp_path / "r.md"),
         resamples=200,
     )
     other = [dataclasses.replace(planned(tmp_path)[0], name="b", path=tmp_path / "b-0.json")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,7 @@ class AblateConfig:
     """An ablation.
 
     Attributes:
-      config: the file that all runs are configured by; `settings` are laid over it, nested keys.
+      base: the file that all runs are configured by; `settings` are laid over it, nested keys.
       cells: by name, the fields of a `Cell`.
       comparisons: each the fields of a `Comparison`.
       samples: answers to a held-out problem beside the greedy one, for pass@k.
@@ -83,10 +84,10 @@ class AblateConfig:
       resamples: of the bootstrap.
       runs: folder of run folders; those of starting points stay, those of finished cells are removed.
       results: folder of results, CELL/seed-N.json.
-      report: the file that is written; its figures lie in a folder of the same name without ending.
+      document: the file that is written; its figures lie in a folder of the same name without ending.
     """
 
-    config: str
+    base: str
     cells: dict[str, dict[str, Any]]
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +97,7 @@ class AblateConfig:
     resamples: int = 10_000
     runs: str = "runs/ablate"
     results: str = "benchmarks/results/ablate"
-    report: str = "docs/results.md"
+    document: str = "docs/results.md"
 
     def __post_init__(self) -> None:
         for name in ("samples", "limit_seconds", "start_limit_seconds", "resamples"):
@@ -124,14 +125,20 @@ class AblateConfig:
     def all_comparisons(self) -> list[Comparison]:
         return [_made(Comparison, values, f"comparisons, entry {i + 1}") for i, values in enumerate(self.comparisons)]
 
-    def run_config(self, cell: Cell, seed: int, where: str) -> Config:
+    def run_config(self, cell: Cell, where: str) -> Config:
         """The configuration of a cell's run; a `UserError` in one line names the cell and the key that is wrong."""
         settings = flat(self.settings) | flat(cell.settings)
-        flags = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
+        flags = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
         try:
-            return parse(Config, ["--config", self.config, *flags, "--seed", str(seed), "--runs", self.runs])
+            return _parsed(("--config", self.base, *flags, "--runs", self.runs))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _parsed(arguments: tuple[str, ...]) -> Config:
+    """A run's configuration; many cells have the same."""
+    return parse(Config, list(arguments))
 
 
 def _made(cls: Any, values: dict[str, Any], where: str) -> Any:

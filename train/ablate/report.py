@@ -17,7 +17,7 @@ COSTS = ("tokens", "executions", "updates", "seconds")
 
 def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str]:
     """Writes the report and its figures from the results that are there; returns lines that say so."""
-    path = Path(ablation.report)
+    path = Path(ablation.document)
     found = collect(planned)
     done = sum(len(one.results) for one in found)
     drawn, said = [], ""

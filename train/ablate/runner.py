@@ -48,10 +48,12 @@ class Planned:
 def plan(ablation: AblateConfig, seeds: int) -> list[Planned]:
     """All cells, seed by seed, each after the one whose costs it may spend; wrong settings are a `UserError`."""
     planned: list[Planned] = []
+    cells = ablation.all_cells()
+    configs = {name: ablation.run_config(cell, f"cells.{name}") for name, cell in cells.items()}
     for seed in range(seeds):
         keys: dict[str, str] = {"": ""}
-        for name, cell in ablation.all_cells().items():
-            config = ablation.run_config(cell, seed, f"cells.{name}")
+        for name, cell in cells.items():
+            config = dataclasses.replace(configs[name], seed=seed)
             keys[name] = cell_key(cell, config, ablation.samples, keys[cell.equal_to])
             path = Path(ablation.results) / name / f"seed-{seed}.json"
             planned.append(Planned(name, seed, cell, config, keys[name], path))
