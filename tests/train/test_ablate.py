@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.problems.curriculum import CurriculumConfig, build, reference_outputs
+from o1coder_jax.records import TestResult, Verdict
 from o1coder_jax.significance import difference
 from tests.train.world import ENVIRONMENT, ROOT, bare_command, config_of, copy_run, opened, results
 from train.ablate import report
@@ -215,6 +218,33 @@ def test_coins_judge_alike_and_run_nothing(wee: Path, runs: Path):
 def test_random_inputs_need_the_curriculum(wee: Path, runs: Path):
     with opened(wee, runs, upto="001-prm") as session, pytest.raises(UserError, match="no composition in its meta"):
         random_tests(session)
+
+
+def test_random_inputs_are_as_many_as_were_generated_and_have_true_outputs():
+    config = CurriculumConfig(training=0, selfplay=4, validation=0, heldout=0)
+    problems = build(config, 0).selfplay
+
+    def outputs_all(work):
+        """The reference's outputs, as of a sandbox that never fails."""
+        fine = TestResult(Verdict.ACCEPTED)
+        return [
+            [(fine, value) for value in reference_outputs(problem, inputs)]
+            for (_, inputs, _), problem in zip(work, problems[:2], strict=True)
+        ]
+
+    rows = [{"problem_id": problem.id, "tests": ["test"] * n} for problem, n in zip(problems, (3, 5, 0), strict=False)]
+    session = SimpleNamespace(
+        run=SimpleNamespace(read=lambda name: rows),
+        parts=SimpleNamespace(selfplay=problems),
+        config=SimpleNamespace(seed=0),
+        judging=SimpleNamespace(outputs_all=outputs_all),
+    )
+    found = random_tests(session)
+    assert [(row["problem_id"], len(row["tests"])) for row in found] == [(problems[0].id, 3), (problems[1].id, 5)]
+    for row, problem in zip(found, problems, strict=False):
+        inputs = [test["input"] for test in row["tests"]]
+        assert [test["output"] for test in row["tests"]] == reference_outputs(problem, inputs)
+        assert inputs != [test.input for test in problem.tests[: len(inputs)]]
 
 
 def test_options_are_checked():
