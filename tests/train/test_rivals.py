@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample
-from tests.train.world import SETTINGS, command, copy_run, opened, results
+from o1coder_jax.problems.curriculum import build
+from o1coder_jax.records import Problem
+from o1coder_jax.steps import path_code
+from tests.train.world import SETTINGS, TAUGHT, command, copy_run, opened, results
 from train.fared import Counts, Fared
 from train.programs import Program
-from train.rivals import compare
+from train.rivals import compare, teaching
 from train.rivals.budget import Budget, spent
 from train.rivals.config import RejectionConfig, RivalsConfig
 from train.rivals.rejection import affordable, examples_of, right_answers
 from train.rivals.teaching import filtered
+from train.session import Session
 
 FARED = Fared(
     greedy="10?1",
@@ -176,6 +182,33 @@ def test_filtered_teacher_data_needs_a_teacher(wee: Path, runs: Path):
         pytest.raises(UserError, match="filtered needs a teacher"),
     ):
         filtered(session, stage, Budget(10, 0, 1, 1), "x")
+
+
+def test_filtered_teacher_data_are_right_answers_within_the_budget(wee: Path, runs: Path, monkeypatch):
+    taught = dataclasses.replace(TAUGHT, training=0, selfplay=6)
+    learned: list[Any] = []
+    monkeypatch.setattr(
+        teaching, "fine_tuned", lambda session, stage, start, weights, examples, **_: learned.extend(examples)
+    )
+    with opened(wee, runs, upto="bootstrap", problems={"source": "curriculum", "curriculum": taught}) as session:
+        session.parts = build(taught, 0)
+        monkeypatch.setattr(session, "save_model", lambda *_: None)
+        with session.run.stage_scope("x") as stage:
+            filtered(session, stage, Budget(2000, 0, 9, 1), "x")
+        assert 1900 < stage.result["spent"]["tokens"] <= 2000 and stage.result["spent"]["updates"] == 9
+        texts = [session.tokenizer.decode(one["tokens"][one["weight"] > 0].tolist()) for one in learned]
+        problems = {prompt_of(session, one): one for one in session.parts.selfplay}
+        pairs = [
+            (problems[tuple(one["tokens"][one["weight"] == 0].tolist())], path_code(t))
+            for one, t in zip(learned, texts, strict=True)
+        ]
+        assert 0 < len(pairs) == stage.result["examples"] and stage.result["solved"] <= 6
+        assert all(verdict is not None and verdict.accepted for verdict in session.judge_all(pairs))
+
+
+def prompt_of(session: Session, problem: Problem) -> tuple[int, ...]:
+    """A problem's prompt as token ids."""
+    return tuple(session.prompts([problem])[0])
 
 
 def test_rivals_wait_for_a_round_of_the_loop(wee: Path, settings: Path, runs: Path):
