@@ -191,6 +191,7 @@ def finish(
         stage.result["critic"] = critic.save(f"critic-{iteration:03d}")
     stage.result |= {
         "algorithm": session.config.rl.algorithm,
+        "policy_updates": trainer.update,
         "skipped_updates": int(trainer.state.skipped),
         "weights": session.save_model(policy_name(iteration), trainer.weights, start),
     }
