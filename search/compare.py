@@ -29,7 +29,7 @@ from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Judgement, Problem, ProcessRecord
 from sandbox.pool import Pool, submission_for
 from search.bounds import Oracle, Shuffled
-from search.comparison import CompareConfig, Outcome, Row, answer, curve, summary, table
+from search.comparison import CompareConfig, Outcome, Row, answer, curve, most_rollouts, summary, table
 from search.config import SearchConfig
 from search.growing import Opinion
 from search.tree import Tree
@@ -39,9 +39,7 @@ from train.run_files import write_json, write_text
 from train.run_stages import read_records
 from train.trained import Trained
 
-MOST_PATHS = 10_000  # of a baseline, which its tokens bound
 SHUFFLED_PATHS = 500  # of the run's trees, whose steps' scores are dealt out
-WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
 
 
 @dataclass(frozen=True)
@@ -115,13 +113,6 @@ class Comparison:
 def asks(settings: SearchConfig) -> bool:
     """Whether a method has steps rated."""
     return settings.resolved().value_weight > 0 or settings.baseline.rated
-
-
-def most_rollouts(settings: SearchConfig, first: int) -> int:
-    """How many rollouts (of a baseline: paths) a method may take within its tokens; `first` are the first method's."""
-    if settings.baseline.kind != "none":
-        return MOST_PATHS
-    return first * (WIDENED_ROLLOUTS if settings.resolved().expansions > 1 else 1)
 
 
 def compare(config: CompareConfig) -> None:

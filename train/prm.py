@@ -39,6 +39,7 @@ from train.prm_examples import (
     relabelled,
 )
 from train.prm_scores import figures_of, score_sequences
+from train.process import current, distinct, read_process, recent
 from train.run import Stage
 from train.session import Session, StageName, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
@@ -70,6 +71,7 @@ class PRMConfig:
       threshold: of hard targets, and of a good step where the model is measured.
       weighting: of point-wise training: `visits` gives a label the weight of its N, or of its continuations.
       updates: per iteration.
+      max_age: paths of more than so many rounds before are left out; 0: paths of any age are used.
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
       checkpoint: folder of a pretrained model to start from in each round, of the policy's tokenizer; null: the policy.
@@ -89,6 +91,7 @@ class PRMConfig:
     threshold: float = 0.5
     weighting: Literal["none", "visits"] = "none"
     updates: int = 120
+    max_age: int = 0
     margin: float = 0.1
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -98,6 +101,8 @@ class PRMConfig:
     def __post_init__(self) -> None:
         if self.updates < 1:
             raise UserError(f"prm.updates is {self.updates}; it must be at least 1")
+        if self.max_age < 0:
+            raise UserError(f"prm.max_age is {self.max_age}; it must not be negative")
         if self.weights == "policy" and (self.adapter or self.checkpoint):
             raise UserError(
                 "prm.weights is policy, a head alone; leave prm.adapter and prm.checkpoint out, or set it to own"
@@ -148,13 +153,14 @@ def run(session: Session, iteration: int) -> None:
 def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: str) -> None:
     """Trains a reward model, or a head, on all of D_process, from a checkpoint of the policy to `NAME-NNN`."""
     config = session.config.prm
-    records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+    records = read_process(session, iteration, config.max_age)
     continued = continued_steps(session, stage, iteration, records)
     training = [record for record in records if not held_out(record)]
     if config.labels == "continuations":
         training = relabelled(training, continued)
     elif config.labels == "passes":
-        training = by_passes(training)
+        whole = by_passes(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
+        training = [one for one in distinct(recent(whole, iteration, config.max_age)) if not held_out(one)]
     if config.weights == "policy":
         states = session.load_policy(policy)
         graph, weights = fresh_head(states)

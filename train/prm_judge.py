@@ -27,6 +27,7 @@ from sandbox.pool import Pool, submission_for
 from train.continuations import Continued, Continuing, prefixes_of, whole_problems
 from train.prm_examples import held_out
 from train.prm_scores import Graph, figures_of
+from train.process import current
 from train.run_files import write_json, write_text
 from train.run_stages import read_records
 from train.session import policy_name
@@ -72,7 +73,7 @@ def judge(config: JudgeConfig) -> None:
     trained = Trained.open(Path(config.run))
     folder = Path(config.run)
     output = Path(config.output) if config.output else folder.with_name(f"{folder.name}-prm")
-    rows = (ProcessRecord.from_json(row) for row in read_records(folder, "process.jsonl"))
+    rows = current(ProcessRecord.from_json(row) for row in read_records(folder, "process.jsonl"))
     records = [one for one in rows if one.iteration == config.iteration and held_out(one)]
     if not records:
         raise UserError(f"{folder} has no paths of held-out problems of round {config.iteration}; do its search first")
