@@ -10,7 +10,18 @@ import pytest
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, Verdict
 from o1coder_jax.significance import interval
-from search.comparison import MOST_PATHS, CompareConfig, Outcome, Row, answer, changed, most_rollouts, summary, table
+from search.comparison import (
+    MOST_PATHS,
+    CompareConfig,
+    Outcome,
+    Row,
+    answer,
+    changed,
+    curve,
+    most_rollouts,
+    summary,
+    table,
+)
 from search.config import BaselineConfig, SearchConfig
 from search.tree import Node, Tree
 from tests.search.scripted import PROBLEMS
@@ -95,8 +106,16 @@ def test_problem_that_one_could_not_check_counts_for_none():
 
 def test_table_has_a_line_for_each_method():
     lines = table(summary(rows([True, False], [None, None]), seed=0, resamples=10)).splitlines()
-    assert [line.count("|") for line in lines] == [11] * 4
+    assert [line.count("|") for line in lines] == [12] * 4
     assert lines[2].startswith("| one | 1 | 0.500 [0.000, 1.000] | +0.000 [+0.000, +0.000] | - |")
+
+
+def test_curve_has_the_rates_of_each_method_over_the_budgets():
+    entries = summary(rows([True, False], [True, True]), seed=0, resamples=10)
+    more = [{**entry, "rollouts": entry["rollouts"] + 1, "tokens": 99.0} for entry in entries[:1]]
+    lines = curve([*entries, *more]).splitlines()
+    assert lines[0] == f"| solved (executions) | {entries[0]['tokens']:.0f} tokens | 99 tokens |"
+    assert lines[2:] == ["| one | 0.500 (0.5) | 0.500 (0.5) |", "| two | 1.000 (0.5) | - |"]
 
 
 def test_cut_prompts_are_told_of_each_method():
