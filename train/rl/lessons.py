@@ -22,7 +22,7 @@ from train.data import Example, HostBatch, example, padded_batch, round_up
 from train.rl.config import RLConfig
 from train.rl.rounds import Path
 
-LENGTH_BUCKET = 64
+LENGTH_BUCKET = 32
 Scores = Callable[[Sequence[Example]], list[np.ndarray]]
 """A number for every token of each example."""
 

@@ -28,13 +28,14 @@ from o1coder_jax.records import Problem, ProcessRecord, TestCase
 from o1coder_jax.stored import Model
 from search.models import load_head
 from train.data import Example
+from train.ledger import LEDGER, Ledger, of_groups
 from train.meter import Meter
 from train.prm import score_sequences
 from train.rl import dpo, grpo, ppo
 from train.rl.config import RLConfig
 from train.rl.critic import Critic
 from train.rl.lessons import Lesson, Scorers, minibatches, per_token, probabilities
-from train.rl.rounds import Group, Rater, Tests, figures, grown_groups, sampled_groups
+from train.rl.rounds import Group, Rater, Tests, figures, grown_groups, marks, sampled_groups
 from train.run import Stage
 from train.session import Session, StageName, policy_name
 from train.step import Objective, Trainer
@@ -63,13 +64,18 @@ def run(session: Session, iteration: int) -> None:
             seed=session.config.seed + iteration,
         )
         teach, critic = teacher(session, iteration, trainer, start)
-        meter, tokens = Meter(trainer), 0
+        meter, tokens, ledger = Meter(trainer), 0, Ledger.of(session, iteration)
         for update in range(config.updates if problems else 0):
             t = (iteration - 1) * config.updates + update
-            chosen = rng.sample(problems, min(config.problems, len(problems)))
+            chosen = ledger.draw(problems, config.problems, rng)
+            if not chosen:
+                print(f"{names('rl')}: ends, the policy solves every problem too often to learn from it", flush=True)
+                break
             weight = config.phi.weight(t)
             groups = draw(session, trainer, rate, chosen, tests, weight, salt=1000 * iteration + update)
             tokens += sum(len(path.tokens) for group in groups for path in group)
+            if groups:
+                stage.append_shared(LEDGER, ledger.add(of_groups(chosen, marks(groups), iteration)))
             lesson = teach(groups, rng)
             metrics = figures(groups) | lesson.figures
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
@@ -81,6 +87,7 @@ def run(session: Session, iteration: int) -> None:
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         finish(session, stage, iteration, trainer, start, critic)
         stage.result |= {"problems": len(problems), "tokens_generated": tokens, "skipped": not problems}
+        stage.result |= ledger.counts(problems)
         stage.result |= session.judging.costs()
 
 

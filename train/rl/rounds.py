@@ -160,6 +160,11 @@ def record_path(record: ProcessRecord, score: np.ndarray, config: RLConfig, weig
     return credited(path, [float(score[len(path.prompt) + end]) for end in ends], config, weight)
 
 
+def marks(groups: Sequence[Group]) -> list[list[float | None]]:
+    """R of each path, group by group; None where it could not be checked."""
+    return [[path.outcome if path.usable else None for path in group] for group in groups]
+
+
 def figures(groups: Sequence[Group]) -> dict[str, float]:
     """The parts of the rewards, over the paths that could be checked, and how many could not."""
     paths = [path for group in groups for path in group]
