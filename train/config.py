@@ -64,8 +64,8 @@ class Config:
     prm: PRMConfig = field(default_factory=PRMConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    rivals: RivalsConfig = field(default_factory=RivalsConfig)
     stopping: StoppingConfig = field(default_factory=StoppingConfig)
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
 
     def __post_init__(self) -> None:
         if not self.name or os.sep in self.name:

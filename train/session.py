@@ -48,14 +48,8 @@ PROMPTS = "prompts.json"  # in a run folder: how its models are asked, where tha
 GENERATOR_TOKENIZER = Path("tcg", "tokenizer.json")  # in a run folder, of a generator with a checkpoint of its own
 PARTS = ("training", "selfplay", "validation", "heldout")
 MAY_DIFFER = (
-    "iterations",
-    "checkpoint_every",
-    "stopping",
-    "rivals.run",
-    "sandbox.workers",
-    "sandbox.queue",
-    "runs",
-    "distributed",
+    *("iterations", "checkpoint_every", "stopping", "runs", "distributed"),
+    *("sandbox.workers", "sandbox.queue", "rivals.run"),
 )
 T = TypeVar("T")
 
