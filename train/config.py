@@ -22,6 +22,7 @@ from train.policy import PolicyConfig
 from train.pretrained import check_adapters, check_sections
 from train.prm import PRMConfig
 from train.relabel import LabelsConfig
+from train.rivals.config import RivalsConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
 from train.stopping import StoppingConfig
@@ -64,6 +65,7 @@ class Config:
     rl: RLConfig = field(default_factory=RLConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     stopping: StoppingConfig = field(default_factory=StoppingConfig)
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
 
     def __post_init__(self) -> None:
         if not self.name or os.sep in self.name:

@@ -15,6 +15,7 @@ from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import run_command
 from train import bootstrap, evaluate, head, prm, reason, relabel, rl, sft, tcg
 from train.config import Config
+from train.rivals import compare as rivals
 from train.run import finished_stages
 from train.session import Session, StageName
 from train.stopping import reason_to_stop
@@ -44,6 +45,8 @@ def loop(session: Session) -> None:
         summary = summarise(session)
         session.run.write_summary(summary)
         print_table(summary)
+    if session.config.rivals.run:
+        rivals.run(session)
 
 
 def step(session: Session, stage: str, title: str, run: Callable[..., None], *arguments: int) -> None:

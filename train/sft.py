@@ -86,6 +86,7 @@ def run(session: Session, iteration: int) -> None:
         done_once = iteration > 1 and not config.every_iteration
         skipped = done_once or not found or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
+        stage.result["policy_updates"] = 0 if skipped else config.updates
         weights = start.weights
         if skipped:
             why = f"none of {len(paths)} verified paths fits a batch"
