@@ -137,11 +137,12 @@ def measure(session: Session, task: Task) -> list[Point]:
 
 def methods(session: Session, task: Task) -> list[Point]:
     """A method of search at several budgets; see `train/ablate/searches.py`."""
-    task.check("policy", "prm", "rollouts", "count")
+    task.check("policy", "prm", "rater", "rollouts", "count")
     return search(
         session,
         policy=task.option("policy", "sft-001"),
-        rater=task.option("prm", None),
+        prm=task.option("prm", None),
+        rater=task.option("rater", "prm", ("prm", "oracle", "shuffled")),
         rollouts=task.option("rollouts", [2, 4, 8, 16]),
         count=task.option("count", 100),
         equal=task.outcomes,

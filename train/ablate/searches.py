@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from o1coder_jax.records import Problem
+from o1coder_jax.errors import UserError
+from o1coder_jax.policy import Policy
+from o1coder_jax.records import Problem, ProcessRecord
+from search.bounds import Oracle, Shuffled
 from search.comparison import answer, most_rollouts
 from search.models import load_rater
 from search.tree import Tree
@@ -15,14 +19,18 @@ from search.waves import Search
 from train.ablate.points import Point
 from train.evaluate import solved
 from train.fared import UNKNOWN
+from train.prm_scores import step_scores
 from train.session import Session
+
+SHUFFLED_PATHS = 500  # of the run's trees, whose steps' scores are dealt out
 
 
 def search(
     session: Session,
     *,
     policy: str,
-    rater: str | None,
+    prm: str | None,
+    rater: str,
     rollouts: Sequence[int],
     count: int,
     equal: Sequence[dict[str, Any]],
@@ -30,7 +38,8 @@ def search(
     """One point for each number of rollouts.
 
     Args:
-      rater: checkpoint of a process reward model, for methods that ask one.
+      prm: checkpoint of a process reward model, for methods that ask one.
+      rater: what they ask: `prm`, or a bound of `search/bounds.py` in its place, `oracle` or `shuffled`.
       equal: outcomes of the reference method, budget by budget; each problem gets the tokens that it took there. Empty:
         this is the reference.
     """
@@ -42,7 +51,7 @@ def search(
             tokens = [max(one, 1) for one in equal[index]["tokens"]] if equal else None
             with session.run.stage_scope(name) as stage:
                 began = time.monotonic()
-                trees = _trees(session, problems, policy, rater, budget, tokens)
+                trees = _trees(session, problems, policy, (prm, rater), budget, tokens)
                 seconds = time.monotonic() - began
                 stage.result |= {"outcomes": _outcomes(session, trees), "search_seconds": seconds}
                 session.judging.costs()
@@ -59,14 +68,17 @@ def _trees(
     session: Session,
     problems: list[Problem],
     name: str,
-    rater: str | None,
+    rated_by: tuple[str | None, str],
     rollouts: int,
     tokens: list[int] | None,
 ) -> list[Tree]:
     settings = session.config.search
     policy, reward_model = session.load_policy(name), None
-    if rater:
-        policy, reward_model = load_rater(session.run.checkpoint(rater), policy, session.mesh)
+    opinion, (prm, rater) = None, rated_by
+    if prm and rater == "prm":
+        policy, reward_model = load_rater(session.run.checkpoint(prm), policy, session.mesh)
+    elif rater != "prm":
+        opinion = Oracle() if rater == "oracle" else _shuffled(session, policy, prm)
     searching = Search(
         policy,
         problems,
@@ -77,8 +89,22 @@ def _trees(
         iteration=0,
         reward_model=reward_model,
         tree_tokens=tokens,
+        opinion=opinion,
     )
     return sorted(searching, key=lambda tree: tree.number)
+
+
+def _shuffled(session: Session, policy: Policy, prm: str | None) -> Shuffled:
+    """The scores that the reward model gives to steps of the run's trees, dealt out at random."""
+    if prm is None:
+        raise UserError("options.rater is shuffled, which deals out the scores of a reward model; name it under prm")
+    rated, reward_model = load_rater(session.run.checkpoint(prm), policy, session.mesh)
+    model = rated if reward_model is None else reward_model
+    rows = itertools.islice(session.run.read("process.jsonl"), SHUFFLED_PATHS)
+    records = [ProcessRecord.from_json(row) for row in rows]
+    scores = step_scores(model.graph, model.weights, records, session.mesh)
+    ends = {(one.iteration, one.tree, one.steps[-1].node) for one in records if one.ended}
+    return Shuffled([(place in ends, score) for place, score in scores.items()], session.config.seed)
 
 
 def _outcomes(session: Session, trees: Sequence[Tree]) -> dict[str, Any]:
