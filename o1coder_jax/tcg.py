@@ -133,12 +133,7 @@ def encode_parts(vocabulary: Vocabulary, parts: Sequence[tuple[str, bool]], *, s
     """
     if not split:
         return vocabulary.encode("".join(text for text, _ in parts))
-    return [i for text, value in parts for i in _part_ids(vocabulary, text, value)]
-
-
-@functools.lru_cache(maxsize=8192)
-def _part_ids(vocabulary: Vocabulary, text: str, value: bool) -> list[int]:
-    return vocabulary.encode_value(text) if value else vocabulary.encode(text)
+    return [i for text, value in parts for i in (vocabulary.encode_value(text) if value else vocabulary.encode(text))]
 
 
 def opening_parts(case_input: Any, form: Form, template: Template = PLAIN) -> list[tuple[str, bool]]:

@@ -16,6 +16,23 @@ from train.programs import sample_programs
 from train.session import Session, policy_name
 from train.tcg.answers import Answers, completed, generated, valid_cases
 
+FIGURES = (
+    "validity",
+    "output_accuracy",
+    "malformed",
+    "input_characters",
+    "distinct",
+    "trivial",
+    "kill_rate",
+)
+REPORTED = (
+    *(f"{name}_{phase}" for phase in ("sft", "dpo") for name in FIGURES),
+    "kill_rate",
+    "kill_rate_random",
+    "wrong_programs",
+)
+"""What a run's summary says of its generator."""
+
 
 @dataclass(frozen=True)
 class Field:

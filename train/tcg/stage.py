@@ -111,8 +111,17 @@ def preference_pairs(
         name: [p for p in pairs if max(len(one["tokens"]) for one in p) <= config.batch.length]
         for name, pairs in found.items()
     }
-    stage.result |= {"pairs": sum(map(len, fit_in.values()))} | {f"pairs_{k}": len(v) for k, v in fit_in.items()}
-    return [pair for pairs in fit_in.values() for pair in pairs], tokens
+    stage.result |= {f"pairs_{name}": len(pairs) for name, pairs in fit_in.items()}
+    pairs = balanced(list(fit_in.values()), rng)
+    stage.result["pairs"] = len(pairs)
+    return pairs, tokens
+
+
+def balanced(sources: Sequence[Sequence[Pair]], rng: random.Random) -> list[Pair]:
+    """As many pairs of each source as the one with fewest has, so that none drowns in another; empty ones aside."""
+    filled = [pairs for pairs in sources if pairs]
+    count = min(map(len, filled), default=0)
+    return [pair for pairs in filled for pair in rng.sample(pairs, count)]
 
 
 def preferring(session: Session, stage: Stage, start: Model, after_sft: Any, pairs: Sequence[Pair]) -> Any:

@@ -12,7 +12,7 @@ a sum has its partial sums before it, a count what is counted. So each token ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from o1coder_jax.problems.curriculum.behaviour import Clause, Composition, run
 from o1coder_jax.problems.curriculum.catalogue import operation
@@ -41,10 +41,13 @@ def trace(composition: Composition, stages: Sequence[Value]) -> str:
 
 def written(value: Value) -> str:
     """A number, or elements with their marks."""
-    return str(value) if isinstance(value, int) else _marked(enumerate(value))
+    if isinstance(value, int):
+        return str(value)
+    elements: Elements = value
+    return _marked(enumerate(elements))
 
 
-def _marked(elements: Sequence[tuple[int, int | str]] | enumerate[int] | enumerate[str]) -> str:
+def _marked(elements: Iterable[tuple[int, int | str]]) -> str:
     return "".join(f"{MARKS[place % len(MARKS)]}{element}" for place, element in elements)
 
 
