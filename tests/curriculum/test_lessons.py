@@ -41,7 +41,7 @@ def _traced(value: list[int] | str, *clauses: Clause) -> str:
 
 def test_a_line_repeats_its_clause_and_ends_with_the_value() -> None:
     lines = _traced([4, -1, 7], Clause("keep_above", 3), Clause("add", 1))
-    assert lines == "0: !4$-1%7\n1 keep x > 3: !4%7=!4$7\n2 each x + 1: !5$8"
+    assert lines == "0: !4$-1%7\n1 keep x > 3: !4($-1.%7)=!4$7\n2 each x + 1: !5$8"
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,16 @@ def test_a_line_repeats_its_clause_and_ends_with_the_value() -> None:
         ([3, 1, 2], Clause("reverse"), "%2$1!3=!2$1%3"),
         ([3, 1, 2], Clause("sort_up"), "$1%2!3=!1$2%3"),
         ([3, 1, 2], Clause("sort_down"), "!3%2$1=!3$2%1"),
-        ([3, 1, 3], Clause("unique"), "!3$1=!3$1"),
-        ([3, 1, 2], Clause("rises"), "!3%2=!3$2"),
+        ([3, 1, 3], Clause("unique"), "!3($1)%3.=!3$1"),
+        ([3, 1, 2], Clause("rises"), "!3:2($1:3.%2:1)=!3$2"),
         ([3, 1, 2], Clause("sum"), "!3$4%6=6"),
+        ([3, 1, 2], Clause("differences"), "!2$3%1=!1$-2%1"),
         ([3, 1, 2], Clause("minimum"), "!3$1%1=1"),
-        ([3, 1, 2], Clause("count_above", 2), "!3=!3=1"),
-        ([3, 1, 3], Clause("distinct"), "!3$1=!3$1=2"),
-        ("a7b5", Clause("digit_sum"), "$7&12=12"),
-        ("aB1", Clause("count_letters"), "!a$B=!a$B=2"),
-        ("xaE", Clause("places"), "$a%E=!1$2"),
+        ([3, 1, 2], Clause("count_above", 2), "!3($1.%2.=1"),
+        ([3, 1, 3], Clause("distinct"), "!3($1)%3.=2"),
+        ("a7b5", Clause("digit_sum"), "!a:0$7:7%b:7&5:12=12"),
+        ("aB1", Clause("count_letters"), "!a($B)%1.=2"),
+        ("xaE", Clause("places"), "!x.$a(%E)=!1$2"),
         ("a1", Clause("repeat_each", 2), "!a!a$1$1=!a$a%1&1"),
         ("b0a", Clause("sort_letters"), "$0%a!b=!0$a%b"),
     ],

@@ -97,8 +97,6 @@ def preference_pairs(
     """Pairs from every source that the settings name, those that fit; and the tokens generated for them."""
     config, tokens = session.config.tcg, 0
     found: dict[str, list[Pair]] = {}
-    if config.shuffled:
-        found["shuffled"] = shuffled_pairs(session, problems, rng)
     for name, count, make in (
         ("corrected", config.corrected_problems, corrected_pairs),
         ("coevolution", config.coevolution_problems, coevolution_pairs),
@@ -107,6 +105,9 @@ def preference_pairs(
             chosen = rng.sample(problems, min(count, len(problems)))
             found[name], used = make(session, sampler, chosen)
             tokens += used
+    if config.shuffled:
+        enough = min((len(pairs) for pairs in found.values() if pairs), default=len(problems))
+        found["shuffled"] = shuffled_pairs(session, rng.sample(problems, min(enough, len(problems))), rng)
     fit_in = {
         name: [p for p in pairs if max(len(one["tokens"]) for one in p) <= config.batch.length]
         for name, pairs in found.items()
