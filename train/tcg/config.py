@@ -65,7 +65,7 @@ class TCGConfig:
     shuffled: bool = True
     corrected_problems: int = 0
     coevolution_problems: int = 0
-    judged_problems: int = 150
+    judged_problems: int = 100
     suite: int = 8
     wrong_samples: int = 1
     given_inputs: int = 1
