@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import scripted
+from benchmarks.asked import Asked
 from benchmarks.measure import timed
 from o1coder_jax.errors import UserError
 from o1coder_jax.policy import Policy, encode_prompt
@@ -55,10 +54,27 @@ def llama_form(model: Transformer) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(weight) for name, weight in found.items()}
 
 
+def llama_settings(model: Transformer) -> dict[str, Any]:
+    """The same model in the words of transformers' `LlamaConfig`."""
+    c = model.config
+    return {
+        "vocab_size": model.vocab_size,
+        "hidden_size": c.width,
+        "intermediate_size": c.mlp_width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_size,
+        "rms_norm_eps": c.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        "tie_word_embeddings": c.tied_embeddings,
+        "max_position_embeddings": 1024,
+    }
+
+
 def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: SearchConfig, accepted: float) -> None:
     """What the script reads."""
     model = nnx.merge(policy.graph, policy.weights)
-    c = model.config
     prompts = [encode_prompt(policy.tokenizer, problem, config.prompt_tokens)[0] for problem in problems]
     tokens = jnp.asarray([(prompts[0] * 3)[:48]], jnp.int32)
     logits = jax.jit(
@@ -67,19 +83,7 @@ def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: Sea
     check = {"check.tokens": np.asarray(tokens), "check.logits": np.asarray(logits)}
     np.savez(folder / "weights.npz", **llama_form(model), **check)  # type: ignore[arg-type]
     about = {
-        "model": {
-            "vocab_size": model.vocab_size,
-            "hidden_size": c.width,
-            "intermediate_size": c.mlp_width,
-            "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads,
-            "num_key_value_heads": c.kv_heads,
-            "head_dim": c.head_size,
-            "rms_norm_eps": c.norm_eps,
-            "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-            "tie_word_embeddings": False,
-            "max_position_embeddings": 1024,
-        },
+        "model": llama_settings(model),
         "search": {
             "samples": config.samples,
             "rollouts": config.rollouts,
@@ -97,7 +101,7 @@ def write(folder: Path, policy: Policy, problems: Sequence[Problem], config: Sea
     (folder / "problems.json").write_text(json.dumps(listed))
 
 
-class Baseline:
+class Baseline(Asked):
     """A process that searches when it is told to.
 
     Attributes:
@@ -105,32 +109,15 @@ class Baseline:
     """
 
     def __init__(self, python: str, folder: Path, policy: str):
-        environment = {**os.environ, "OMP_WAIT_POLICY": policy, "OMP_NUM_THREADS": "2"}
-        pipe = subprocess.PIPE
-        command = [python, str(SCRIPT), str(folder)]
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment)
-        line = self._read()
-        self.difference = float(line)
+        variables = {"OMP_WAIT_POLICY": policy, "OMP_NUM_THREADS": "2"}
+        super().__init__([python, str(SCRIPT), str(folder)], variables, needs=MISSING)
+        self.difference = float(self.first)
         if not self.difference < AGREEMENT:
             raise UserError(f"the baseline's model is another: its logits differ by {self.difference}")
 
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError(f"the baseline ended before its answer (its error stands above); it {MISSING}")
-        return line
-
     def search(self, cache: str, threads: int, first: int, count: int) -> int:
         """Searches so many problems."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{cache} {threads} {first} {count}\n")
-        return int(self._read().split()[0])
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        return int(self.ask(f"{cache} {threads} {first} {count}").split()[0])
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.baseline import llama_form
+from benchmarks.baseline import llama_form, llama_settings
 from o1coder_jax import losses
 from o1coder_jax.generate import generate
 from o1coder_jax.mesh import MeshConfig, make_mesh, prepare_cpu
@@ -63,21 +63,9 @@ def write(folder: Path, *, vocabulary: int, rows: int, length: int, prompts: int
         "input.logits": np.asarray(model.logits(hidden)),
     }
     np.savez(folder / "weights.npz", **llama_form(model), **inputs)  # type: ignore[arg-type]
-    c, optimizer = model.config, OptimizerConfig()
+    optimizer = OptimizerConfig()
     about = {
-        "model": {
-            "vocab_size": vocabulary,
-            "hidden_size": c.width,
-            "intermediate_size": c.mlp_width,
-            "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads,
-            "num_key_value_heads": c.kv_heads,
-            "head_dim": c.head_size,
-            "rms_norm_eps": c.norm_eps,
-            "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-            "tie_word_embeddings": c.tied_embeddings,
-            "max_position_embeddings": 1024,
-        },
+        "model": llama_settings(model),
         "work": {
             "optimizer": {
                 "learning_rate": optimizer.learning_rate,

@@ -17,7 +17,6 @@ import contextlib
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import model_ours
-from benchmarks.baseline import AGREEMENT
+from benchmarks.asked import Asked
 from benchmarks.measure import Round, environment, rates, speedup
 from o1coder_jax.errors import UserError, run_command
 
@@ -36,41 +35,23 @@ RESULTS = HERE / "results" / "models.json"
 SIZES = {"vocabulary": 512, "rows": 16, "length": 256, "prompts": 128, "prompt": 48, "new": 64}
 COUNTS = {"train": 6, "generate": 3}  # steps, or batches, of a round
 WANTED = ">= 1"
-LOSS_AGREEMENT = 1e-3
+AGREEMENT = 1e-3  # of logits (about 1) and of the loss; with two threads torch's own logits vary by 2e-4
 
 
-class Side:
-    """A process that trains and generates when it is told to; at work only while it is asked."""
+class Side(Asked):
+    """A process that trains and generates when it is told to."""
 
-    def __init__(self, command: Sequence[str], folder: Path, variables: dict[str, str]):
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env={**os.environ, **variables}
-        )
-        difference, self.versions = self._read().split(maxsplit=1)
+    def __init__(self, command: Sequence[str], variables: dict[str, str]):
+        super().__init__(command, variables)
+        difference, self.versions = self.first.split(maxsplit=1)
         if not float(difference) < AGREEMENT:
             raise UserError(f"{command[0]}: its model is another: the logits differ by {difference}")
 
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError("a side of the comparison ended before its answer (its error stands above)")
-        return line.strip()
-
     def run(self, what: str, kind: str, count: int) -> tuple[Round, float]:
         """How long it took, and the first batch's loss."""
-        assert self._process.stdin is not None
         start = time.perf_counter()
-        self._process.stdin.write(f"{what} {kind} {count}\n")
-        tokens, cpu, loss = self._read().split()
+        tokens, cpu, loss = self.ask(f"{what} {kind} {count}").split()
         return Round(int(tokens), time.perf_counter() - start, float(cpu)), float(loss)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,7 @@ class Rival:
     kinds: dict[str, tuple[str, ...]]  # by what is done
 
     def start(self, start: Start, folder: Path) -> Side:
-        return Side([part.replace("FOLDER", str(folder)) for part in start.command], folder, start.variables)
+        return Side([part.replace("FOLDER", str(folder)) for part in start.command], start.variables)
 
 
 def ours(cores: int) -> Rival:
@@ -150,7 +131,7 @@ def compare(what: str, mine: Rival, other: Rival | None, folder: Path, *, cores:
     rivals = [mine] if other is None else [mine, other]
     best = {rival.name: trial(rival, what, folder) for rival in rivals}
     losses = [best[rival.name][3] for rival in rivals]
-    if other and losses[1] and abs(losses[0] - losses[1]) > LOSS_AGREEMENT:
+    if other and losses[1] and abs(losses[0] - losses[1]) > AGREEMENT:
         raise UserError(f"{other.name}: its loss of the first batch is {losses[1]}, ours {losses[0]}")
     sides = {rival.name: rival.start(best[rival.name][0], folder) for rival in rivals}
     found: dict[str, list[Round]] = {name: [] for name in sides}

@@ -38,9 +38,10 @@ from o1coder_jax.records import Judgement, Problem, Verdict
 from sandbox.pool import Pool, SandboxConfig, submission_for
 from sandbox.processes import descendants
 from search.config import SearchConfig
+from search.counters import Counters
 from search.growing import Judge
 from search.tree import Tree
-from search.waves import Counters, Search
+from search.waves import Search
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
 # The pool holds all that these trees need: nothing is read twice.

@@ -1,8 +1,9 @@
-"""The objectives: SFT, DPO, PRM and the policy gradient, all on one log-probability.
+"""The objectives SFT, DPO and PRM, and what all objectives share: one log-probability, one mean.
 
 A batch is a dictionary of arrays (B, S): `tokens`, `positions`, `segments` (0 is padding; sequences may be packed
 several to a row), `weight` (1 where a token carries loss), and what an objective needs beside them. Entry i of
-`weight`, `old`, `advantage` ... speaks of token i, which is predicted at i - 1.
+`weight`, `old`, `advantage` ... speaks of token i, which is predicted at i - 1. Those of reinforcement learning are in
+`policy_losses.py`.
 
 Each objective returns the loss and a dictionary of scalar metrics, all means over the batch. A part of a batch carries
 the whole batch's denominators (`totals`), so that the parts' losses, gradients and metrics add up to the whole's.
@@ -10,15 +11,11 @@ the whole batch's denominators (`totals`), so that the parts' losses, gradients 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from o1coder_jax import fused_scores
-from o1coder_jax.errors import UserError
 from o1coder_jax.transformer import Transformer
 
 Batch = dict[str, Array]
@@ -126,63 +123,3 @@ def prm_pairwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
     last = jnp.sum(jnp.where(batch["weight"] > 0, score, 0.0), axis=-1).reshape(-1, 2)
     margin = last[:, 0] - last[:, 1]
     return pair_mean(batch, -jax.nn.log_sigmoid(margin)), {"accuracy": pair_mean(batch, (margin > 0) * 1.0)}
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """The clipped policy gradient.
-
-    Attributes:
-      low, high: the ratio pi / old is clipped to [1 - low, 1 + high]; high > low is DAPO's asymmetric clip.
-      kl: weight of the KL penalty against the reference policy.
-    """
-
-    low: float = 0.2
-    high: float = 0.28
-    kl: float = 0.02
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low < 1 or self.high <= 0:
-            raise UserError(f"rl.clip: low {self.low} must lie in (0, 1) and high {self.high} above 0")
-        if self.kl < 0:
-            raise UserError(f"rl.clip.kl is {self.kl}; it must not be negative")
-
-
-def policy_gradient(model: Transformer, batch: Batch, *, clip: ClipConfig) -> tuple[Array, Metrics]:
-    """L = -E[min(ratio * A, clip(ratio) * A)] + kl * E[KL(pi || ref)] (PPO's clip, arXiv 1707.06347; GRPO).
-
-    `old` and `reference` hold each token's log-probability under the policy that sampled it and under the
-    reference, `advantage` its advantage. The mean is over all tokens of the batch, with no division by a row's
-    length (arXiv 2503.20783). The KL is the estimator exp(d) - d - 1 with d = log ref - log pi, which is
-    unbiased and never negative.
-    """
-    picked, entropy = token_scores(model, batch)
-    weight, advantage = batch["weight"], batch["advantage"]
-    ratio = jnp.exp(jnp.where(weight > 0, picked - batch["old"], 0.0))
-    clipped = jnp.clip(ratio, 1 - clip.low, 1 + clip.high)
-    surrogate = jnp.minimum(ratio * advantage, clipped * advantage)
-    drift = jnp.where(weight > 0, batch["reference"] - picked, 0.0)
-    divergence = jnp.exp(drift) - drift - 1
-    return token_mean(batch, clip.kl * divergence - surrogate), {
-        "kl": token_mean(batch, divergence),
-        "entropy": token_mean(batch, entropy),
-        "clip_share": token_mean(batch, (ratio * advantage > clipped * advantage) * 1.0),
-        "ratio": token_mean(batch, ratio),
-    }
-
-
-def group_advantages(rewards: Any, usable: Any) -> tuple[Any, Any]:
-    """Reward minus the mean of its group, over the usable members (GRPO without division by the deviation).
-
-    Args:
-      rewards: (groups, members) numpy array.
-      usable: same shape, False where the reward could not be checked.
-
-    Returns:
-      Advantages, 0 where not usable, and a mask (groups,) of groups whose rewards differ: the others carry no
-      gradient and are dropped.
-    """
-    count = usable.sum(axis=1, keepdims=True)
-    mean = (rewards * usable).sum(axis=1, keepdims=True) / count.clip(min=1)
-    advantages = (rewards - mean) * usable
-    return advantages, (abs(advantages) > 1e-9).any(axis=1)

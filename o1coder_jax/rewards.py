@@ -10,6 +10,9 @@ from typing import Literal
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, Verdict
 
+ProcessForm = Literal["phi", "sum", "min"]
+"""How the process rewards of a path become one number, see `step_credits`."""
+
 
 def terminal_reward(judgement: Judgement, alpha: float) -> float | None:
     """v^m = alpha * compile + (1 - alpha) * pass rate, in [0, 1] (arXiv 2412.00154, section 3.2).
@@ -76,3 +79,39 @@ def phi(outcome: float, process: Sequence[float], *, weight: float, gamma: float
         return weight * outcome
     mean = sum(gamma**j * r for j, r in enumerate(process, 1)) / len(process)
     return weight * outcome + (1 - weight) * mean
+
+
+def step_credits(
+    outcome: float, process: Sequence[float], *, weight: float, gamma: float, form: ProcessForm = "phi"
+) -> list[float]:
+    """What each step of a path earns; the sum is the path's reward.
+
+    With a = a(t), step j earns (1 - a) times
+
+    - `phi`: gamma^j r^j / m, so that the sum is `phi`;
+    - `sum`: gamma^j r^j, without 1/m: a longer path can earn more, which a policy learns to exploit;
+    - `min`: r^j at the worst step (the first of equal ones) and 0 at the others (PURE, arXiv 2504.15275, its
+      softmin at temperature 0): no step that is added can raise it.
+
+    The last step earns a R as well.
+
+    Args:
+      outcome: R in [0, 1].
+      process: r^1..r^m in [0, 1].
+      weight: a(t).
+      gamma: discount of `phi` and `sum`; the first step has gamma^1.
+
+    Returns:
+      m credits; of a path without a step one, a R.
+    """
+    if not process:
+        return [weight * outcome]
+    if form == "min":
+        worst = min(range(len(process)), key=process.__getitem__)
+        credits = [r if j == worst else 0.0 for j, r in enumerate(process)]
+    else:
+        share = len(process) if form == "phi" else 1
+        credits = [gamma**j * r / share for j, r in enumerate(process, 1)]
+    credits = [(1 - weight) * credit for credit in credits]
+    credits[-1] += weight * outcome
+    return credits

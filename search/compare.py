@@ -25,15 +25,12 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Judgement, Problem
 from sandbox.pool import Pool, submission_for
-from search.comparison import CompareConfig, Outcome, Row, answer, summary, table
+from search.comparison import CompareConfig, Outcome, Row, answer, most_rollouts, summary, table
 from search.config import SearchConfig
 from search.tree import Tree
 from search.waves import Search
 from train.run_files import write_json, write_text
 from train.trained import Trained
-
-MOST_PATHS = 10_000  # of a baseline, which its tokens bound
-WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,6 @@ class Comparison:
             passed = False if judgement is None else judgement.accepted if judgement.checked else None
             found.append(Outcome(tree.problem.id, tree.solved, passed, tree.tokens, tree.executions))
         return found
-
-
-def most_rollouts(settings: SearchConfig, first: int) -> int:
-    """How many rollouts (of a baseline: paths) a method may take within its tokens; `first` are the first method's."""
-    if settings.baseline.kind != "none":
-        return MOST_PATHS
-    return first * (WIDENED_ROLLOUTS if settings.resolved().expansions > 1 else 1)
 
 
 def compare(config: CompareConfig) -> None:

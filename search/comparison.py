@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Float
 
 from o1coder_jax import config as configuration
 from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError
+from o1coder_jax.significance import interval
 from search.config import SearchConfig
 from search.tree import Node, Tree
+
+MOST_PATHS = 10_000  # of a baseline, which its tokens bound
+WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,13 @@ class Row:
     truncated_prompts: int
 
 
+def most_rollouts(settings: SearchConfig, first: int) -> int:
+    """How many rollouts (of a baseline: paths) a method may take within its tokens; `first` are the first method's."""
+    if settings.baseline.kind != "none":
+        return MOST_PATHS
+    return first * (WIDENED_ROLLOUTS if settings.resolved().expansions > 1 else 1)
+
+
 def answer(tree: Tree) -> str | None:
     """The program to hand in: the first that the own tests accept, else that of the highest reward; None without any.
 
@@ -136,16 +146,6 @@ def answer(tree: Tree) -> str | None:
 def _worth(node: Node) -> tuple[bool, float]:
     accepted = node.judgement is not None and node.judgement.accepted
     return accepted, -1.0 if node.reward is None else node.reward
-
-
-def interval(values: Float[np.ndarray, " n"], *, seed: int, resamples: int) -> tuple[float, float]:
-    """95 % of the means over resampled problems (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
-
-    The same seed draws the same problems: intervals of differences of two methods are paired.
-    """
-    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def summary(rows: Sequence[Row], *, seed: int, resamples: int) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_caches, shard_own_rows
 from o1coder_jax.policy import Policy, encode_headers
 from o1coder_jax.prm import RewardModel
-from search import engine, forest
+from search import engine, forest, plans
 from search.cache import page_table
 from search.config import SearchConfig
-from search.engine import Plan, Reading, Sizes
 from search.expansion import Piece
 from search.forest import Forest
+from search.plans import Plan, Reading, Sizes
 from search.rollouts import Orders
 from search.slots import Part
 from search.tree import Rollout
@@ -69,14 +69,14 @@ class Device:
         self.keeps_states = self.own_head or config.expansions > 1
         shape = (self.trees, config.nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
-        self._generation = shard_own_caches(mesh, engine.empty_generation(model, config, self.sizes, self.parts))
-        self._pages = shard_own_caches(mesh, engine.empty_pages(model, config, self.sizes, self.parts))
+        self._generation = shard_own_caches(mesh, plans.empty_generation(model, config, self.sizes, self.parts))
+        self._pages = shard_own_caches(mesh, plans.empty_pages(model, config, self.sizes, self.parts))
         self._states = (
-            shard_own_rows(mesh, engine.empty_states(model, self.sizes, self.parts)) if self.keeps_states else None
+            shard_own_rows(mesh, plans.empty_states(model, self.sizes, self.parts)) if self.keeps_states else None
         )
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
-            self._rated_pages = shard_own_caches(mesh, engine.empty_pages(rater, config, self.sizes, self.parts))
+            self._rated_pages = shard_own_caches(mesh, plans.empty_pages(rater, config, self.sizes, self.parts))
         self._stops = replicate(mesh, policy.stops())
         self._settings = replicate(mesh, config.sampling.arrays())
 
@@ -163,7 +163,7 @@ class Device:
         `stopped`: a stop was met, not the capacity.
         """
         fed = sum(part.fed for part in parts)
-        plan = empty_plan(self.config, self.sizes, self.parts)
+        plan = plans.empty_plan(self.config, self.sizes, self.parts)
         for d, part in enumerate(parts):
             part.fill({name: array[d] for name, array in plan.items()}, now)
         self.fed += sum(part.fed for part in parts) - fed
@@ -200,7 +200,7 @@ class Device:
     def _reading(self, pieces: Sequence[Sequence[Piece]], rows: int, length: int, *, closed: bool = False) -> Reading:
         """With `closed`, last tokens are read as well, and so were those of what comes before."""
         c = self.config
-        reading = empty_reading(c, self.sizes, self.parts, rows, length)
+        reading = plans.empty_reading(c, self.sizes, self.parts, rows, length)
         for part, row, piece in ((k, i, piece) for k, found in enumerate(pieces) for i, piece in enumerate(found)):
             pages, filled = page_table(piece.before, c.page_tokens, closed=closed)
             reading.table[part, row, : len(pages)], reading.filled[part, row, : len(pages)] = pages, filled
@@ -211,44 +211,3 @@ class Device:
                 reading.ends[part, row, end] = piece.places[end] // c.page_tokens
             reading.count[part, row], reading.start[part, row] = read, piece.start
         return shard_own_rows(self.mesh, reading)
-
-
-def empty_plan(config: SearchConfig, sizes: Sizes, parts: int) -> dict[str, np.ndarray]:
-    """The arrays of a `Plan`; rows to `keep` before it, with places; and places for last tokens after it."""
-    nowhere = sizes.pages * config.page_tokens
-
-    def full(value: int, *shape: int) -> np.ndarray:
-        return np.full((parts, *shape), value, np.int32)
-
-    plan = {
-        "kept": full(0, sizes.turnover),
-        "kept_places": full(nowhere, sizes.turnover, config.step_tokens),
-        "slot": full(sizes.paths, sizes.openings),
-        "table": full(0, sizes.openings, config.path_pages),
-        "filled": full(0, sizes.openings, config.path_pages),
-        "last": full(0, sizes.openings),
-        "length": full(1, sizes.openings),
-        "last_place": full(nowhere, sizes.openings, 1),
-        "last_path_place": full(config.path_pages * config.page_tokens, sizes.openings),
-        "end_page": full(sizes.pages, sizes.openings),
-        "row": full(sizes.rows, sizes.turnover),
-        "path": full(0, sizes.turnover),
-        "lane": full(0, sizes.turnover),
-        "seeds": np.zeros((parts, sizes.turnover, 2), np.uint32),
-    }
-    if config.sampling.penalised:
-        plan["said"] = full(np.iinfo(np.int32).max, sizes.openings, config.path_pages * config.page_tokens)
-    if sizes.header_tokens:
-        plan["header"] = full(0, sizes.openings, sizes.header_tokens)
-        plan["header_length"] = full(0, sizes.openings)
-    return plan
-
-
-def empty_reading(config: SearchConfig, sizes: Sizes, parts: int, rows: int, length: int) -> Reading:
-    """A `Reading` of nothing, in host arrays: so many pieces of so many tokens at most in each part."""
-    table, filled = np.zeros((2, parts, rows, config.path_pages), np.int32)
-    tokens, places = np.zeros((2, parts, rows, length), np.int32)
-    places[:] = sizes.pages * config.page_tokens
-    ends = np.full_like(places, sizes.pages)
-    count, start = np.zeros((2, parts, rows), np.int32)
-    return Reading(table, filled, tokens, count, start, places, ends)

@@ -104,7 +104,7 @@ def empty(trees: int, nodes: int, width: int, window: int, rollouts: int = 0) ->
         value=full(0, jnp.float32, nodes),
         reward=full(0, jnp.float32, nodes),
         judged=full(False, jnp.bool_, nodes),
-        drawn=full(0, jnp.int32, nodes),
+        drawn=full(0, jnp.int16, nodes),
         terminal=full(False, jnp.bool_, nodes),
         closed=full(False, jnp.bool_, nodes),
         count=full(1, jnp.int32),
@@ -161,8 +161,7 @@ def grow(forest: Forest, new: Growth) -> Forest:
     tree = forest.trees
     at = (tree[:, None], jnp.where(fresh, node, forest.places))  # out of range: dropped
     cursor = jnp.where(new.which, forest.cursor, forest.places)
-    width = fresh.shape[1]
-    place = forest.drawn[tree, forest.cursor][:, None] * width + jnp.arange(width)
+    children = _with_children(forest, cursor, node)
 
     def put(plane: Array, value: Array) -> Array:
         return plane.at[at].set(value, mode="drop")
@@ -170,13 +169,22 @@ def grow(forest: Forest, new: Growth) -> Forest:
     return replace(
         forest,
         parent=put(forest.parent, forest.cursor[:, None]),
-        children=forest.children.at[tree[:, None], cursor[:, None], place].set(node, mode="drop"),
+        children=children,
         terminal=put(forest.terminal, new.terminal),
         prior=put(forest.prior, new.prior),
         value=put(forest.value, new.value),
         drawn=forest.drawn.at[tree, cursor].add(1, mode="drop"),
         count=forest.count + jnp.sum(fresh, axis=1),
     )
+
+
+def _with_children(forest: Forest, cursor: Int[Array, " T"], node: Int[Array, "T C"]) -> Int[Array, "T N K"]:
+    """The children with those of one expansion more; where a node has no more than one, a row is written whole."""
+    tree, width = forest.trees, node.shape[1]
+    if forest.children.shape[2] == width:
+        return forest.children.at[tree, cursor].set(node, mode="drop")
+    place = forest.drawn[tree, forest.cursor][:, None] * width + jnp.arange(width)
+    return forest.children.at[tree[:, None], cursor[:, None], place].set(node, mode="drop")
 
 
 def nodes_needed(*, rollouts: int, depth: int, width: int) -> int:

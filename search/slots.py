@@ -15,8 +15,8 @@ import numpy as np
 
 from search.cache import SHARED, Cache, Held, Owner, page_table
 from search.config import SearchConfig
-from search.engine import Sizes
 from search.expansion import Ended, Expansion, Piece, owners
+from search.plans import Sizes
 from search.tree import Node, Tree
 
 

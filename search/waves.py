@@ -17,14 +17,12 @@ trees around it, nor on when verdicts come.
 from __future__ import annotations
 
 import time
-import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-import numpy as np
 from jax.sharding import Mesh
 
 from o1coder_jax.errors import UserError
@@ -32,14 +30,12 @@ from o1coder_jax.mesh import agree, own_shards, row_shards
 from o1coder_jax.policy import Policy, encode_prompt
 from o1coder_jax.prm import RewardModel
 from o1coder_jax.records import Problem
-from o1coder_jax.sampling import seed_for
-from search.baselines import Levels
 from search.config import SearchConfig
-from search.device import Device, Report
+from search.counters import Counters
+from search.device import Device
 from search.expansion import Ended, Piece
-from search.forest import Growth
-from search.growing import Attached, Growing, Judge
-from search.rollouts import Orders
+from search.growing import Judge
+from search.places import Places
 from search.slots import Part
 from search.tree import Node, Tree, read_step
 
@@ -61,32 +57,6 @@ class Round:
     decodes: bool
     plants: int
     grows: bool
-
-
-@dataclass
-class Counters:
-    """What a search cost and did.
-
-    Attributes:
-      tokens: generated; `kept` of them became nodes.
-      places: decode steps times rows, and rows that were started: what was paid for.
-      fed: tokens that the policy computed, and `rated` the process reward model; `reread` were computed before.
-      waves: of decoding; `idle`: times that there was nothing to decode, because every tree awaited a verdict, and
-        `idle_seconds` that this took in all.
-      executions, infra_errors: programs that were run, and those of them that could not be checked.
-    """
-
-    tokens: int = 0
-    kept: int = 0
-    places: int = 0
-    fed: int = 0
-    rated: int = 0
-    reread: int = 0
-    waves: int = 0
-    idle: int = 0
-    idle_seconds: float = 0.0
-    executions: int = 0
-    infra_errors: int = 0
 
 
 class Search:
@@ -137,16 +107,9 @@ class Search:
                 f"search.baseline.ranking is {config.baseline.ranking}, but there is no process reward model; "
                 "use drawn or likelihood"
             )
-        self.policy, self.judge = policy, judge
-        self.seed, self.iteration = seed, iteration
-        self.counters = Counters()
+        self.policy, self.counters = policy, Counters()
         self.device = Device(policy, reward_model, config, mesh)
         self.mesh, own = mesh, own_shards(mesh)
-        # With several processes each has a fixed share: only what they call next must be agreed on.
-        mine = [(i, problem) for i, problem in enumerate(problems) if i % count in own]
-        self.waiting = deque((i, problem) for i, problem in mine if problem.id not in without)
-        self.places: list[Growing | Levels | None] = [None] * self.device.trees
-        self._tree_tokens = tree_tokens
         self._prompts = [encode_prompt(policy.tokenizer, problem, cap, policy.prompt) for problem in problems]
         prompts = [ids for ids, _ in self._prompts]
         shared = common_prefix(prompts, config.page_tokens) if config.paging else []
@@ -163,6 +126,12 @@ class Search:
             )
             for _ in own
         ]
+        # With several processes each has a fixed share: only what they call next must be agreed on.
+        mine = [i for i, problem in enumerate(problems) if i % count in own and problem.id not in without]
+        waiting = deque((i, problems[i], tuple(prompts[i])) for i in mine)
+        self.places = Places(
+            config, judge, self.counters, (seed, iteration), waiting, self.parts, self.device.trees, tree_tokens
+        )
         self._check_pages()
         if shared:
             self.device.read([part.read_shared(shared) for part in self.parts])
@@ -186,9 +155,9 @@ class Search:
             for _ in range(needed.plants):
                 self._plant()
             if self.config.baseline.kind == "none":
-                yield from self._follow(self.device.turn(self._orders()))
+                yield from self.places.follow(self.device.turn(self.places.orders()), self.device)
             else:
-                yield from self._advance()
+                yield from self.places.advance()
 
     # Agree.
 
@@ -196,9 +165,8 @@ class Search:
         """What is needed here or elsewhere; the loop's only talk between processes, beside what jitted calls do."""
         kinds = [1 + self.device.long(pieces) for pieces in lost]
         kinds += [0] * (self.device.sizes.openings - len(kinds))  # each reads for a path that the next wave opens
-        plants, grows, busy, *kinds = agree(
-            self.mesh, self._plantings(), any(self.places), any(part.busy for part in self.parts), *kinds
-        )
+        plantings, decoding = self.places.plantings(self.device.sizes.prompts), any(part.busy for part in self.parts)
+        plants, grows, busy, *kinds = agree(self.mesh, plantings, self.places.growing, decoding, *kinds)
         return Round(tuple(kind == 2 for kind in kinds if kind), bool(busy), plants, bool(grows))
 
     def _lost(self) -> list[Pieces]:
@@ -208,55 +176,11 @@ class Search:
             rounds.append(pieces)
         return rounds
 
-    def _free(self) -> list[deque[int]]:
-        """The free places of each part."""
-        size = len(self.places) // len(self.parts)
-        return [
-            deque(place for place in range(d * size, (d + 1) * size) if self.places[place] is None)
-            for d in range(len(self.parts))
-        ]
-
-    def _plantings(self) -> int:
-        """Readings that give free places to waiting problems, when enough are free to be worth one."""
-        batch, left, empty = self.device.sizes.prompts, len(self.waiting), not any(self.places)
-        free = [len(places) for places in self._free()]
-        count = 0
-        while left and (empty or max(free) >= batch):
-            empty, count = False, count + 1
-            for _ in range(batch):
-                for d in range(len(free)):
-                    if left and free[d]:
-                        left, free[d] = left - 1, free[d] - 1
-        return count
-
-    # Plant.
-
     def _plant(self) -> None:
         """Gives free places to waiting problems: as many in each part as are read in one go."""
-        free = self._free()
-        pieces: list[list[Piece]] = [[] for _ in self.parts]
-        seeds = {}
-        for _ in range(self.device.sizes.prompts):
-            for d, part in enumerate(self.parts):
-                if self.waiting and free[d]:
-                    place = free[d].popleft()
-                    self.places[place] = growing = self._next_tree(place)
-                    seeds[place] = growing.seed
-                    pieces[d] += part.read_prompt(growing.tree, self.counters.waves)
+        pieces, seeds = self.places.plant(self.device.sizes.prompts, self.counters.waves)
         self.device.read(pieces)
         self.device.plant(seeds)
-
-    def _next_tree(self, place: int) -> Growing | Levels:
-        number, problem = self.waiting.popleft()
-        ids, _ = self._prompts[number]
-        seed = np.asarray(seed_for(self.seed, self.iteration, zlib.crc32(problem.id.encode())))
-        config = self.config
-        tree = Tree(number, problem, tuple(ids), alpha=config.alpha, value_weight=config.value_weight)
-        if self._tree_tokens is not None:
-            config = replace(config, tree_tokens=self._tree_tokens[number])
-        if config.baseline.kind != "none":
-            return Levels(tree, place, seed, self.judge, config)
-        return Growing(tree, seed, self.judge, config)
 
     def _check_pages(self) -> None:
         least = self.config.path_pages
@@ -266,89 +190,9 @@ class Search:
                 f"{least * row_shards(self.mesh)}; give more, or 0 for as many as all trees can need"
             )
 
-    # Turn.
-
-    def _orders(self) -> Orders:
-        """Verdicts that have come, and candidates that are complete."""
-        trees, width = len(self.places), self.config.samples
-        settles, counted, starts, which = np.zeros((4, trees), bool)
-        reward = np.zeros(trees, np.float32)
-        fresh, terminal = np.zeros((2, trees, width), bool)
-        prior, value = np.zeros((2, trees, width), np.float32)
-        for place, growing in enumerate(self.places):
-            if not isinstance(growing, Growing):
-                continue
-            if (node := growing.settled()) is not None:
-                settles[place], counted[place], reward[place] = True, node.reward is not None, node.reward or 0.0
-            if (new := growing.attached()) is not None:
-                steps = new.expansion.drawn
-                which[place], fresh[place] = True, new.fresh
-                terminal[place] = [step.terminal for step in steps]
-                prior[place] = [step.prior for step in steps]
-                value[place] = [step.opinion or 0.0 for step in steps]
-                self._adopt(place, new)
-            starts[place] = growing.may_start
-        return Orders(settles, reward, counted, Growth(which, fresh, terminal, prior, value), starts)
-
-    def _adopt(self, place: int, new: Attached) -> None:
-        self._part(place).adopt(new.expansion, new.numbers)
-        steps = zip(new.expansion.drawn, new.fresh, strict=True)
-        self.counters.kept += sum(step.drawn for step, fresh in steps if fresh)
-
-    def _part(self, place: int) -> Part:
-        return self.parts[place * len(self.parts) // len(self.places)]
-
-    # Follow.
-
-    def _follow(self, report: Report) -> Iterator[Tree]:
-        """Sees where the trees went: to terminals (judge them), to a new node (draw candidates), or to their end."""
-        ended = []
-        for place, growing in enumerate(self.places):
-            if not isinstance(growing, Growing):
-                continue
-            for number in range(growing.asked, int(report.asked[place])):
-                growing.ask(growing.tree.nodes[report.waiting[place, number % self.config.window]])
-            growing.walking = bool(report.walking[place])
-            if growing.walking and growing.expansion is None:
-                self._part(place).waiting.append(growing.expand(place, int(report.cursor[place])))
-            over = report.rollouts[place] >= self.config.rollouts or report.exhausted[place]
-            if not growing.walking and not growing.verdicts and (over or not growing.may_start):
-                ended.append(place)
-        if ended:
-            rollouts = self.device.ends(ended)
-            for place in ended:
-                tree = self._clear(place)
-                tree.finish(rollouts[place])
-                yield tree
-
-    def _advance(self) -> Iterator[Tree]:
-        """The same for the trees of a baseline, which move on the host."""
-        for place, growing in enumerate(self.places):
-            if not isinstance(growing, Levels):
-                continue
-            part, move = self._part(place), growing.advance()
-            for new in move.attached:
-                self._adopt(place, new)
-            for node in move.given_up:
-                part.cache.release((growing.tree.number, node))
-            part.waiting.extend(move.wanted)
-            if growing.over:
-                tree = self._clear(place)
-                tree.finish(growing.rollouts)
-                yield tree
-
-    def _clear(self, place: int) -> Tree:
-        growing = self.places[place]
-        assert growing is not None
-        self.places[place] = None
-        self._part(place).cache.release_tree(growing.tree.number, len(growing.tree.nodes))
-        self.counters.executions += growing.tree.executions
-        self.counters.infra_errors += growing.tree.infra_errors
-        return growing.tree
-
     def _await_verdict(self) -> None:
         """Nothing can be decoded before a verdict has come."""
-        awaited = [future for growing in self.places if growing is not None for future in growing.awaited]
+        awaited = self.places.awaited
         if awaited and not any(future.done() for future in awaited):
             self.counters.idle += 1
             started = time.perf_counter()
@@ -398,7 +242,7 @@ class Search:
 
     def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
-        given = len(self._part(ended.expansion.place).header(ended.expansion))
+        given = len(self.places.part(ended.expansion.place).header(ended.expansion))
         tree.tokens += len(ids) - given
         self.counters.tokens += len(ids) - given
         self.device.fed += len(ids) - 1  # its last token is fed when a value head rates it, or somebody continues it

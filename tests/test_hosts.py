@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.hosts import LOST_EXIT_STATUS, DistributedConfig, barrier, gather
+from tests.together import all_ended, free_port
 
-ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 90.0  # from start to end, of which most are to import JAX on a busy machine; nothing waits that long
 
 
 def ended(kind: str) -> list[tuple[int, str, list[str]]]:
     """Status, stdout and the lines of stderr of the two programs of `tests/leaving.py`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    began = time.monotonic()
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.leaving", index, port, kind],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-        for index in "01"
-    ]
-    try:
-        said = [process.communicate(timeout=200) for process in running]
-    finally:
-        for process in running:
-            process.kill()
+    port, began = str(free_port()), time.monotonic()
+    commands = [["tests.leaving", index, port, kind] for index in "01"]
+    both = all_ended(commands, {"JAX_PLATFORMS": "cpu"}, seconds=200)
     assert time.monotonic() - began < SECONDS
     return [
-        (process.returncode, out, [line for line in err.splitlines() if not line.startswith("[Gloo]")])
-        for process, (out, err) in zip(running, said, strict=True)
+        (status, out, [line for line in errors.splitlines() if not line.startswith("[Gloo]")])
+        for status, out, errors in both
     ]
 
 

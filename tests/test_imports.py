@@ -143,6 +143,7 @@ def test_no_file_names_a_path_of_its_makers():
 def test_configuration_file_builds(path: Path):
     from o1coder_jax.config import load
     from search.comparison import CompareConfig
+    from train.ablate.config import AblateConfig
     from train.config import Config
 
-    load(CompareConfig if path.stem == "compare" else Config, path)
+    load({"compare": CompareConfig, "ablate": AblateConfig}.get(path.stem, Config), path)

@@ -17,11 +17,15 @@ from sandbox.pool import SandboxConfig
 from search.config import SearchConfig
 from train.bootstrap import BootstrapConfig
 from train.evaluate import EvaluateConfig
+from train.ledger import DrawingConfig
 from train.policy import PolicyConfig
 from train.pretrained import check_adapters, check_sections
 from train.prm import PRMConfig
+from train.relabel import LabelsConfig
+from train.rivals.config import RivalsConfig
 from train.rl import RLConfig
 from train.sft import SFTConfig
+from train.stopping import StoppingConfig
 from train.tcg import TCGConfig
 
 
@@ -32,7 +36,7 @@ class Config:
     Attributes:
       name: of the run folder inside `runs`.
       seed: draws everything: problems, teacher, weights, samples.
-      iterations: rounds of the loop (search, SFT, PRM, RL, evaluation).
+      iterations: rounds of the loop (search, SFT, PRM, RL, evaluation), unless `stopping` ends it before.
       checkpoint_every: updates between two checkpoints within a stage that fits to examples (bootstrap, TCG, SFT, PRM),
         from which it goes on when it is killed; 0: such a stage starts again from its beginning.
       The other fields belong to the part of the same name.
@@ -53,11 +57,15 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     tcg: TCGConfig = field(default_factory=TCGConfig)
+    drawing: DrawingConfig = field(default_factory=DrawingConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     prm: PRMConfig = field(default_factory=PRMConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    stopping: StoppingConfig = field(default_factory=StoppingConfig)
+    rivals: RivalsConfig = field(default_factory=RivalsConfig)
 
     def __post_init__(self) -> None:
         if not self.name or os.sep in self.name:

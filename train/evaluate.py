@@ -31,13 +31,15 @@ class EvaluateConfig:
     """What is measured.
 
     Attributes:
-      samples: per problem, for sampled pass@1 and pass@k with k up to it.
+      samples: per problem, for sampled pass@1 and pass@k with k up to it; `sampled_problems`: held-out problems that
+        are sampled, the first so many; 0: all.
       aspr_samples: fresh code steps per path; `aspr_problems`: problems that ASPR is measured on.
       hard_samples: a self-play problem that so many samples of the base do not solve is hard; 0 skips this.
       hard_problems: self-play problems that are looked at for hard ones, the first so many.
     """
 
     samples: int = 8
+    sampled_problems: int = 0
     aspr_samples: int = 8
     aspr_problems: int = 200
     hard_samples: int = 32
@@ -47,7 +49,7 @@ class EvaluateConfig:
         for name in ("samples", "aspr_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluate.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("aspr_problems", "hard_samples", "hard_problems"):
+        for name in ("sampled_problems", "aspr_problems", "hard_samples", "hard_problems"):
             if getattr(self, name) < 0:
                 raise UserError(f"evaluate.{name} is {getattr(self, name)}; it must not be negative")
 
@@ -65,7 +67,10 @@ def known(values: Sequence[float | None]) -> list[float]:
 
 @dataclass(frozen=True)
 class Marks:
-    """How each problem's samples fared: per problem and sample 1, 0 or None (could not be checked)."""
+    """How each problem's samples fared: per problem and sample 1, 0 or None (could not be checked).
+
+    `own` is empty where the own tests were not asked.
+    """
 
     problems: Sequence[Problem]
     programs: list[list[Program]]
@@ -85,8 +90,10 @@ class Marks:
         return sum(own) / len(own) - sum(hidden) / len(hidden) if own and hidden else None
 
 
-def mark(session: Session, policy: Policy, problems: Sequence[Problem], *, samples: int, greedy: bool) -> Marks:
-    """Samples programs and judges each on hidden and own tests."""
+def mark(
+    session: Session, policy: Policy, problems: Sequence[Problem], *, samples: int, greedy: bool, own: bool = True
+) -> Marks:
+    """Samples programs and judges each on hidden tests, with `own` on the problems' own, too."""
     programs = sample_programs(
         session,
         policy,
@@ -101,7 +108,7 @@ def mark(session: Session, policy: Policy, problems: Sequence[Problem], *, sampl
         flat = [solved(judgement) for judgement in session.judge_all(pairs, hidden=hidden)]
         return [flat[i : i + samples] for i in range(0, len(flat), samples)]
 
-    return Marks(problems, programs, rows(hidden=True), rows(hidden=False))
+    return Marks(problems, programs, rows(hidden=True), rows(hidden=False) if own else [])
 
 
 def by_difficulty(problems: Sequence[Problem]) -> dict[str, list[int]]:
@@ -184,7 +191,7 @@ def hard_problems(session: Session, policy: Policy) -> list[str]:
 def hard_solved(session: Session, policy: Policy, hard: Sequence[str]) -> dict[str, Any]:
     """How the loop fares on hard problems: by verified paths that pass the hidden tests, and by greedy answers."""
     problems = [session.problem[name] for name in hard]
-    greedy = mark(session, policy, problems, samples=1, greedy=True) if problems else None
+    greedy = mark(session, policy, problems, samples=1, greedy=True, own=False) if problems else None
     by_policy = {p.id for p, m in zip(problems, greedy.hidden, strict=True) if m[0]} if greedy else set()
     names = set(hard)
     found: dict[tuple[str, str], Problem] = {}
@@ -232,10 +239,11 @@ def run(session: Session, iteration: int) -> None:
     with session.run.stage_scope(names("evaluate")) as stage:
         policy = session.load_policy(policy_name(iteration))
         heldout, validation = session.parts.heldout, session.parts.validation
-        greedy = mark(session, policy, heldout, samples=1, greedy=True)
-        sampled = mark(session, policy, heldout, samples=config.samples, greedy=False)
-        chosen = mark(session, policy, validation, samples=1, greedy=True)
-        few = heldout[: config.aspr_problems]
+        greedy = mark(session, policy, heldout, samples=1, greedy=True, own=False)
+        some = heldout[: config.sampled_problems or len(heldout)]
+        sampled = mark(session, policy, some, samples=config.samples, greedy=False)
+        chosen = mark(session, policy, validation, samples=1, greedy=True, own=False)
+        few = some[: config.aspr_problems]
         ids = {problem.id for problem in few}
         own = [prefix for prefix in accepted_prefixes(session, sampled) if prefix[0].id in ids]
         stage.result |= {
@@ -246,10 +254,11 @@ def run(session: Session, iteration: int) -> None:
                 name: {
                     "problems": len(places),
                     "pass_at_1_greedy": greedy.pass_at(1, places),
-                    "pass_at_1_sampled": sampled.pass_at(1, places),
-                    f"pass_at_{config.samples}": sampled.pass_at(config.samples, places),
+                    "pass_at_1_sampled": sampled.pass_at(1, drawn),
+                    f"pass_at_{config.samples}": sampled.pass_at(config.samples, drawn),
                 }
                 for name, places in by_difficulty(heldout).items()
+                for drawn in [[place for place in places if place < len(some)]]
             },
             "reward_test_gap": sampled.gap,
             "validation_greedy": chosen.pass_at(1),

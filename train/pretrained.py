@@ -89,7 +89,12 @@ def source_of(config: Config, role: str) -> str | None:
 
 
 def _adapters(config: Config) -> dict[str, AdapterConfig | None]:
-    return {"policy": config.policy.adapter, "prm": config.prm.adapter, "tcg": config.tcg.adapter}
+    return {
+        "policy": config.policy.adapter,
+        "prm": config.prm.adapter,
+        "tcg": config.tcg.adapter,
+        "critic": config.rl.ppo.critic.adapter,
+    }
 
 
 def shape_of(session: Session, role: str) -> tuple[ModelConfig, Vocabulary]:

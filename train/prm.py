@@ -41,6 +41,7 @@ from train.data import (
     padded_batch,
     round_up,
 )
+from train.process import read_process
 from train.run import Stage
 from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
@@ -58,6 +59,7 @@ class PRMConfig:
         which a search reads from the policy's own pages. A head alone wants a higher learning rate.
       objective: `pointwise` (soft labels) or `pairwise` (siblings whose values differ by `margin` at least).
       updates: per iteration.
+      max_age: paths of more than so many rounds before are left out; 0: paths of any age are used.
       margin: of a pair, in units of value.
       batch: rows and length; a pair takes two rows.
       checkpoint: folder of a pretrained model to start from in each round, of the policy's tokenizer; null: the policy.
@@ -68,6 +70,7 @@ class PRMConfig:
     weights: Literal["own", "policy"] = "own"
     objective: Literal["pointwise", "pairwise"] = "pointwise"
     updates: int = 120
+    max_age: int = 0
     margin: float = 0.1
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -77,6 +80,8 @@ class PRMConfig:
     def __post_init__(self) -> None:
         if self.updates < 1:
             raise UserError(f"prm.updates is {self.updates}; it must be at least 1")
+        if self.max_age < 0:
+            raise UserError(f"prm.max_age is {self.max_age}; it must not be negative")
         if self.weights == "policy" and (self.adapter or self.checkpoint):
             raise UserError(
                 "prm.weights is policy, a head alone; leave prm.adapter and prm.checkpoint out, or set it to own"
@@ -198,7 +203,7 @@ def run(session: Session, iteration: int) -> None:
 def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: str) -> None:
     """Trains a reward model, or a head, on all of D_process, from a checkpoint of the policy to `NAME-NNN`."""
     config = session.config.prm
-    records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+    records = read_process(session, iteration, config.max_age)
     training = [record for record in records if not held_out(record)]
     if config.weights == "policy":
         states = session.load_policy(policy)

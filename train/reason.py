@@ -2,12 +2,12 @@
 
     python -m train.reason --config configs/tiny.yaml --iteration 1
 
-Grows one tree for each self-play problem with the latest policy and appends every visited path, good or bad, to
-`process.jsonl`: D_process <- D_process U D'_process (arXiv 2412.00154, algorithm 1). The trees themselves go to
-`trees.jsonl`. Trees that have ended survive a kill: the same command grows only the others. With `search.value_weight`
-above 0, or a baseline that ranks by it, the process reward model of the round before takes part, or with `prm.weights:
-policy` the value head that was fitted on the policy at the end of that round; in the first round there is none: its
-weight is 0, and paths are ranked by likelihood.
+Grows one tree for each self-play problem, or for those that the ledger gives (`drawing.search`), with the latest
+policy, and appends every visited path, good or bad, to `process.jsonl`: D_process <- D_process U D'_process (arXiv
+2412.00154, algorithm 1). The trees themselves go to `trees.jsonl`. Trees that have ended survive a kill: the same
+command grows only the others. With `search.value_weight` above 0, or a baseline that ranks by it, the process reward
+model of the round before takes part, or with `prm.weights: policy` the value head that was fitted on the policy at the
+end of that round; in the first round there is none: its weight is 0, and paths are ranked by likelihood.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from search.harvest import formed_badly, step_counts
 from search.models import load_rater
 from search.store import StoredTree
 from search.waves import Search
+from train.ledger import LEDGER, of_tree, searched
+from train.relabel import judged
 from train.session import Session, StageName, policy_name, policy_stage
 
 
 def run(session: Session, iteration: int) -> None:
-    """Searches all self-play problems with the policy of the last iteration."""
+    """Searches self-play problems with the policy of the last iteration."""
     names = StageName(iteration)
     session.require(*policy_stage(iteration - 1))
     config, rater = settings_of(session, iteration)
-    problems = session.parts.selfplay
+    problems = judged(session, searched(session, iteration))
     with session.run.stage_scope(names("search")) as stage, stage.progress(len(problems), "trees") as bar:
         policy, reward_model = session.load_policy(policy_name(iteration - 1)), None
         if rater:
@@ -82,6 +84,7 @@ def run(session: Session, iteration: int) -> None:
             count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
+        stage.append_shared(LEDGER, [tally for tree in trees if (tally := of_tree(tree, iteration)).samples])
         formed = step_counts(trees)
         stage.result |= {
             "trees": len(trees),

@@ -13,9 +13,12 @@ from collections.abc import Callable
 
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import run_command
-from train import bootstrap, evaluate, head, prm, reason, rl, sft, tcg
+from train import bootstrap, evaluate, head, prm, reason, relabel, rl, sft, tcg
 from train.config import Config
+from train.rivals import compare as rivals
+from train.run import finished_stages
 from train.session import Session, StageName
+from train.stopping import reason_to_stop
 from train.summary import print_table, summarise
 
 
@@ -26,8 +29,13 @@ def loop(session: Session) -> None:
     step(session, "tcg", "step 1 of 6: train the test case generator", tcg.run)
     for i in range(1, session.config.iterations + 1):
         name = StageName(i)
+        if why := reason_to_stop(session.config.stopping, finished_stages(session.run.folder), i):
+            print(f"\nthe loop ends after round {i - 1}: {why}", flush=True)
+            break
         searching = "step 2 of 6: reasoning data from search" if i == 1 else "step 6 of 6: new reasoning data"
         step(session, name("search"), searching, reason.run, i)
+        if session.config.labels.relabel:
+            step(session, name("relabel"), "new labels, where tests have changed", relabel.run, i)
         step(session, name("sft"), "step 3 of 6: fine-tune the policy on verified paths", sft.run, i)
         step(session, name("prm"), "step 4 of 6: train the process reward model", prm.run, i)
         step(session, name("rl"), "step 5 of 6: improve the policy by RL", rl.run, i)
@@ -37,6 +45,8 @@ def loop(session: Session) -> None:
         summary = summarise(session)
         session.run.write_summary(summary)
         print_table(summary)
+    if session.config.rivals.run:
+        rivals.run(session)
 
 
 def step(session: Session, stage: str, title: str, run: Callable[..., None], *arguments: int) -> None:

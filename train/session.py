@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 PROMPTS = "prompts.json"  # in a run folder: how its models are asked, where that takes more than a marker
 GENERATOR_TOKENIZER = Path("tcg", "tokenizer.json")  # in a run folder, of a generator with a checkpoint of its own
 PARTS = ("training", "selfplay", "validation", "heldout")
-MAY_DIFFER = ("iterations", "checkpoint_every", "sandbox.workers", "sandbox.queue", "runs", "distributed")
+MAY_DIFFER = (
+    *("iterations", "checkpoint_every", "stopping", "runs", "distributed"),
+    *("sandbox.workers", "sandbox.queue", "rivals.run"),
+)
 T = TypeVar("T")
 
 

@@ -18,6 +18,7 @@ from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import ProcessRecord
 from train.data import BatchConfig, Example, example, fitting, packed_batches
+from train.process import read_process
 from train.session import Session, StageName, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
@@ -30,12 +31,14 @@ class SFTConfig:
       updates: per iteration.
       paths_per_problem: verified paths kept per problem, the latest rounds' first, so that easy problems do not
         crowd out hard ones.
+      max_age: paths of more than so many rounds before are left out; 0: paths of any age are used.
       every_iteration: fine-tune after each round of search; off: after the first only, as in the paper.
       batch, optimizer: see there.
     """
 
     updates: int = 150
     paths_per_problem: int = 4
+    max_age: int = 0
     every_iteration: bool = True
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -44,6 +47,8 @@ class SFTConfig:
         for name in ("updates", "paths_per_problem"):
             if getattr(self, name) < 1:
                 raise UserError(f"sft.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_age < 0:
+            raise UserError(f"sft.max_age is {self.max_age}; it must not be negative")
 
 
 def verified_paths(records: Iterable[ProcessRecord], per_problem: int, seed: int) -> list[ProcessRecord]:
@@ -74,13 +79,14 @@ def run(session: Session, iteration: int) -> None:
     session.require(names("search"), f"train.reason --iteration {iteration}")
     with session.run.stage_scope(names("sft")) as stage:
         start = session.trainable(policy_name(iteration - 1), session.config.policy.adapter, role="policy")
-        records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+        records = read_process(session, iteration, config.max_age)
         found = any(record.correct and record.iteration == iteration for record in records)
         paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
         examples = fitting([path_example(path) for path in paths], config.batch.length)
         done_once = iteration > 1 and not config.every_iteration
         skipped = done_once or not found or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
+        stage.result["policy_updates"] = 0 if skipped else config.updates
         weights = start.weights
         if skipped:
             why = f"none of {len(paths)} verified paths fits a batch"

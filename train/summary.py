@@ -12,6 +12,7 @@ from train.bootstrap import teacher_of
 from train.environment import describe
 from train.run import finished_stages
 from train.session import Session, StageName
+from train.stopping import reason_to_stop
 from train.tcg.measures import REPORTED
 
 EVALUATED = (
@@ -40,6 +41,7 @@ def summarise(session: Session) -> dict[str, Any]:
         "base": _evaluated(evaluations[0]),
         "iterations": [_iteration(results, i) for i in rounds],
         "best_iteration": best,
+        "stopped": _stopped(session, rounds),
         "teacher_greedy": teacher_accuracy(session.parts.heldout, teacher_of(session)) if curriculum else None,
         "cure_rate": evaluations[best]["cure_rate"],
         "tcg": {name: tcg.get(name) for name in REPORTED},
@@ -53,6 +55,13 @@ def summarise(session: Session) -> dict[str, Any]:
         "isolation": session.pool.isolation,
         "versions": describe(),
     }
+
+
+def _stopped(session: Session, rounds: list[int]) -> str | None:
+    """Why there are fewer rounds than `iterations`; None if there are not."""
+    if not rounds or rounds[-1] >= session.config.iterations:
+        return None
+    return reason_to_stop(session.config.stopping, finished_stages(session.run.folder), rounds[-1] + 1) or None
 
 
 def _cache_hit_rate(results: dict[str, dict[str, Any]]) -> float | None:

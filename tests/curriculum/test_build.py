@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ from o1coder_jax.problems.curriculum.behaviour import codes_of, examine, instanc
 from o1coder_jax.problems.curriculum.catalogue import OPERATIONS
 from o1coder_jax.problems.curriculum.config import PART_NAMES
 from o1coder_jax.problems.curriculum.counting import count_distinct
+from o1coder_jax.problems.curriculum.operations import fill
 from o1coder_jax.problems.curriculum.task import Task, task_of
 from o1coder_jax.problems.curriculum.values import Kind, Value, random_input
 from o1coder_jax.records import Problem, to_line
@@ -149,7 +151,14 @@ def test_more_problems_than_there_are_is_a_user_error() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("training", -1), ("max_operations", 9), ("min_operations", 4.0), ("tests", 0), ("stdin_share", 1.5)],
+    [
+        ("training", -1),
+        ("max_operations", 9),
+        ("min_operations", 4.0),
+        ("tests", 0),
+        ("stdin_share", 1.5),
+        ("heldout_operations", (4, 6)),
+    ],
 )
 def test_a_bad_setting_is_named(setting: str, value: float) -> None:
     settings: dict[str, Any] = {setting: value}
@@ -160,3 +169,44 @@ def test_a_bad_setting_is_named(setting: str, value: float) -> None:
 def test_fewest_operations_above_most_is_a_user_error() -> None:
     with pytest.raises(UserError, match="max_operations is 2"):
         CurriculumConfig(min_operations=3, max_operations=2)
+
+
+@pytest.fixture(scope="module")
+def apart() -> Parts:
+    """Two and three operations to learn from, four and five held out, in phrasings of their own."""
+    config = dataclasses.replace(SMALL, max_operations=3, heldout_operations=(5, 4), unseen_phrasings=True)
+    return build(config, 3)
+
+
+def test_longer_problems_can_be_held_out(apart: Parts) -> None:
+    lengths = {name: collections.Counter(p.meta["operations"] for p in getattr(apart, name)) for name in PART_NAMES}
+    assert lengths["heldout"] == {4: 10, 5: 10}
+    assert all(set(lengths[name]) == {2, 3} for name in ("training", "selfplay", "validation"))
+    assert [len(getattr(apart, name)) for name in PART_NAMES] == [30, 20, 10, 20]
+
+
+def phrasings(problem: Problem) -> list[int]:
+    """Which of its operation's phrasings each clause of a statement is."""
+    lines = [line.split(". ", 1)[1] for line in problem.statement.split("\n")[1:]]
+    found = []
+    for line, clause in zip(lines, task_of(problem).composition, strict=True):
+        texts = [fill(text, clause.value) for text in OPERATIONS[clause.operation].phrasings]
+        found.append(texts.index(line) - len(texts))
+    return found
+
+
+def test_unseen_phrasings_are_in_held_out_problems_alone(apart: Parts) -> None:
+    seen = [number for name in PART_NAMES[:3] for problem in getattr(apart, name) for number in phrasings(problem)]
+    assert {number for problem in apart.heldout for number in phrasings(problem)} == {-1}
+    assert -1 not in seen and len(set(seen)) == 2
+
+
+def test_all_phrasings_are_everywhere_unless_asked_for(parts: Parts) -> None:
+    for name in PART_NAMES:
+        assert {number for problem in getattr(parts, name) for number in phrasings(problem)} >= {-3, -2, -1}
+
+
+def test_problems_that_cannot_be_made_name_the_held_out_lengths() -> None:
+    config = CurriculumConfig(training=5, selfplay=5, validation=5, heldout=500, heldout_operations=(1,))
+    with pytest.raises(UserError, match=r"with 2 to 4 operations \(held out: \[1\]\)"):
+        build(config, 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from pathlib import Path
 
 import jax
 import pytest
 
 from benchmarks import gpu, model_ours, models
+from benchmarks.asked import Asked
 from o1coder_jax.errors import UserError
 
 SIZES = {"vocabulary": 24, "rows": 2, "length": 16, "prompts": 2, "prompt": 5, "new": 3}
@@ -40,6 +42,23 @@ def test_of_all_ways_the_fastest_is_taken(folder: Path) -> None:
     rival = models.Rival("fake", (scripted_side(slow),), {"train": ("slow", "fast", "slow-slow")})
     _, kind, rate, loss, versions = models.trial(rival, "train", folder)
     assert (kind, loss, versions) == ("fast", 1.5, "v") and rate["fake, slow"] > rate["fake, slow-slow"]
+
+
+def state_of(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_a_side_rests_while_it_is_not_asked() -> None:
+    spins = "import threading\nthreading.Thread(target=lambda: [0 for _ in iter(int, 1)], daemon=True).start()\n"
+    side = Asked(
+        [sys.executable, "-c", f"{spins}print(1, flush=True)\nfor what in open(0): print(what.strip(), flush=True)"], {}
+    )
+    assert (side.first, side.ask("2"), side.ask("3")) == ("1", "2", "3")
+    until = time.monotonic() + 20
+    while state_of(side._process.pid) != "T" and time.monotonic() < until:
+        time.sleep(0.01)
+    assert state_of(side._process.pid) == "T"
+    side.close()
 
 
 def test_another_model_is_refused(folder: Path) -> None:

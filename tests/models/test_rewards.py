@@ -10,7 +10,7 @@ import pytest
 from o1coder_jax.errors import UserError
 from o1coder_jax.estimates import mean, pass_at_k
 from o1coder_jax.records import Judgement, Verdict
-from o1coder_jax.rewards import PhiConfig, phi, terminal_reward
+from o1coder_jax.rewards import PhiConfig, phi, step_credits, terminal_reward
 
 
 def judgement(verdict: Verdict, passed: int, total: int, *, compiled: bool = True) -> Judgement:
@@ -135,3 +135,50 @@ def test_mean_of_nothing_is_none():
 
 def test_mean_by_hand():
     assert mean([1.0, 0.0, 0.5]) == 0.5
+
+
+# What each step earns.
+
+RATED = [0.5, 0.2, 0.9]
+
+
+def naive_credits(outcome, process, weight, gamma, form):
+    """Step by step, as the definitions say."""
+    out = []
+    for j, r in enumerate(process, 1):
+        earned = {
+            "phi": gamma**j * r / len(process),
+            "sum": gamma**j * r,
+            "min": r if r == min(process) and min(process) not in process[: j - 1] else 0.0,
+        }[form]
+        out.append((1 - weight) * earned + (weight * outcome if j == len(process) else 0.0))
+    return out
+
+
+@pytest.mark.parametrize("form", ["phi", "sum", "min"])
+@pytest.mark.parametrize("process", [RATED, [0.3], [0.4, 0.4], [1.0, 0.0, 0.0, 1.0]])
+def test_credits_are_those_of_the_definition(form, process):
+    found = step_credits(1.0, process, weight=0.6, gamma=0.9, form=form)
+    assert found == pytest.approx(naive_credits(1.0, process, 0.6, 0.9, form))
+
+
+def test_credits_of_phi_sum_to_phi():
+    assert sum(step_credits(1.0, RATED, weight=0.3, gamma=0.9)) == pytest.approx(phi(1.0, RATED, weight=0.3, gamma=0.9))
+
+
+def test_credits_by_hand():
+    assert step_credits(0.0, RATED, weight=0.0, gamma=0.9, form="sum") == pytest.approx([0.45, 0.162, 0.6561])
+    assert step_credits(1.0, RATED, weight=0.5, gamma=0.9, form="min") == pytest.approx([0.0, 0.1, 0.5])
+
+
+def test_credits_without_a_step_are_the_outcome():
+    assert step_credits(1.0, [], weight=0.6, gamma=0.9, form="min") == [0.6]
+
+
+def test_another_step_raises_the_sum_and_not_the_min():
+    for more in (0.1, 0.5, 1.0):
+        short, long = (
+            {form: sum(step_credits(0.0, p, weight=0.0, gamma=1.0, form=form)) for form in ("sum", "min")}
+            for p in (RATED, [*RATED, more])
+        )
+        assert long["sum"] > short["sum"] and long["min"] <= short["min"]

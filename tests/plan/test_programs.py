@@ -17,6 +17,7 @@ from o1coder_jax import losses
 from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.config import load
 from o1coder_jax.errors import UserError
+from o1coder_jax.generate import GenerationConfig
 from o1coder_jax.hardware import Device
 from o1coder_jax.mesh import AXES
 from o1coder_jax.model_config import ModelConfig
@@ -33,7 +34,9 @@ from train.plan.program import OPTIMISER, PARAMETERS, Program, Role, sampling_we
 from train.plan.report import compiled, show, to_json
 from train.plan.roofline import Roofline
 from train.plan.search import search_programs
-from train.plan.training import training_program
+from train.plan.training import rl_programs, training_program
+from train.rl import RLConfig
+from train.rl.config import CriticConfig, PPOConfig
 from train.step import Objective, OptimizerConfig
 
 SHAPE = ModelConfig(
@@ -122,6 +125,31 @@ def test_roofline_is_the_slowest_of_three():
 
 def small_config() -> Config:
     return dataclasses.replace(Config(), model=dataclasses.replace(SHAPE, layers=1), search=SEARCH)
+
+
+def rl_config(**settings) -> Config:
+    generation = GenerationConfig(answer_tokens=48)
+    return dataclasses.replace(
+        Config(), model=SHAPE, search=SEARCH, generation=generation, rl=RLConfig(minibatch=4, **settings)
+    )
+
+
+@pytest.mark.parametrize("algorithm, names", [("grpo", ["rl"]), ("ppo", ["rl", "rl critic"]), ("dpo", ["rl"])])
+def test_updates_of_the_algorithm_are_planned(algorithm, names):
+    config = rl_config(algorithm=algorithm)
+    role, mesh = Role(config.model, VOCAB), one_device()
+    programs = list(rl_programs(config, role, dataclasses.replace(role, value_head=True), mesh))
+    assert [program.name for program in programs] == names
+    for program in programs:
+        assert measured(program) == pytest.approx(program.work.executed, rel=0.05)
+    assert all(program.others > 2 * program.held[PARAMETERS] * 0.99 for program in programs)
+
+
+def test_critic_that_is_a_head_is_refused_by_name():
+    config = rl_config(algorithm="ppo", ppo=PPOConfig(critic=CriticConfig(weights="policy")))
+    role = Role(config.model, VOCAB)
+    with pytest.raises(UserError, match=r"rl\.ppo\.critic\.weights own"):
+        list(rl_programs(config, role, role, one_device()))
 
 
 def test_plan_that_does_not_fit_leaves_with_1_and_advice(capsys):

@@ -13,8 +13,8 @@ import numpy as np
 
 from o1coder_jax.mesh import row_shards, shard_rows
 from search import forest
-from search.device import Device, empty_plan
-from search.engine import Sizes
+from search.device import Device
+from search.plans import Sizes, empty_plan
 from tests.search.scripted import PIECES
 
 STEP_END, END = len(PIECES) - 2, len(PIECES) - 1

@@ -16,8 +16,9 @@ from benchmarks import search as benchmark
 from benchmarks.search import Row, Unique
 from o1coder_jax.policy import encode_prompt
 from o1coder_jax.steps import Action, parse_step
+from search.counters import Counters
 from search.tree import Node, Tree
-from search.waves import Counters, Search
+from search.waves import Search
 
 
 def tree(number: int, prompt: tuple[int, ...], *steps: tuple[int, tuple[int, ...]]) -> Tree:

@@ -9,8 +9,8 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, Verdict
-from search.compare import MOST_PATHS, most_rollouts
-from search.comparison import CompareConfig, Outcome, Row, answer, changed, interval, summary, table
+from o1coder_jax.significance import interval
+from search.comparison import MOST_PATHS, CompareConfig, Outcome, Row, answer, changed, most_rollouts, summary, table
 from search.config import BaselineConfig, SearchConfig
 from search.tree import Node, Tree
 from tests.search.scripted import PROBLEMS

@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.search.processes import DEVICES, RATED, nodes
 from tests.search.scripted import PROBLEMS, grown, head, policy
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.together import free_port, printed
 
 
 def run(count: int, kind: str) -> list[dict[str, Any]]:
     """What each of so many processes grew."""
-    port = free_port()
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.search.processes", str(index), str(count), str(port), kind],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-        for index in range(count)
-    ]
-    try:
-        ended = [process.communicate(timeout=600) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    for process, (_, said) in zip(running, ended, strict=True):
-        assert process.returncode == 0, said[-3000:]
-    return [json.loads(out.splitlines()[-1]) for out, _ in ended]  # a library may say something before
+    port = str(free_port())
+    commands = [["tests.search.processes", str(index), str(count), port, kind] for index in range(count)]
+    return printed(commands, {"JAX_PLATFORMS": "cpu"})
 
 
 Found = dict[str, list[dict[str, Any]]]

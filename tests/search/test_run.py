@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +26,8 @@ from search.run import RunConfig, run
 from search.store import read_trees
 from tests.search.scripted import PROBLEMS
 from tests.tiny import SHAPE, decoder
+from tests.together import all_ended, free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SEARCH = SearchConfig(
     trees=2, slots=4, rollouts=2, depth=2, samples=2, prompt_tokens=16, step_tokens=4, code_tokens=8, page_tokens=4
 )
@@ -143,21 +139,13 @@ def test_missing_input_is_named(config: RunConfig, changes: dict[str, str], mess
 
 def test_two_processes_search_together(config: RunConfig, tmp_path: Path):
     alone = run(config)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    coordinator = f"127.0.0.1:{free_port()}"
     settings = to_dict(dataclasses.replace(config, out=str(tmp_path / "out")))
     (tmp_path / "pair.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "search.run", "--config", str(tmp_path / "pair.yaml")]
+    command = ["search.run", "--config", str(tmp_path / "pair.yaml")]
     command += ["--distributed.coordinator", coordinator, "--distributed.processes", "2", "--distributed.process"]
-    running = [
-        subprocess.Popen(
-            [*command, index], cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
-        )
-        for index in "01"
-    ]
-    said = [process.communicate(timeout=300)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
+    ended = all_ended([[*command, index] for index in "01"], {"JAX_PLATFORMS": "cpu"}, seconds=300)
+    assert [status for status, _, _ in ended] == [0, 0], ended
     first, second = (
         [(stored.tree.problem.id, [node.tokens for node in stored.tree.nodes]) for stored in read_trees(path)]
         for path in (tmp_path / "out" / "trees.jsonl", Path(config.out) / "trees.jsonl")

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from search.engine import Sizes
 from search.expansion import Ended, Expansion
+from search.plans import Sizes
 from search.slots import Part
 from search.tree import Node, Tree
 from tests.search.scripted import CONFIG, PROBLEMS

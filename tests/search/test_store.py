@@ -19,7 +19,7 @@ import pytest
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Judgement, TestCase, Verdict, to_line
 from search.finished import FinishedTrees, provenance_of
-from search.relabel import changed, relabel
+from search.labels import changed, relabel
 from search.selection import SelectionConfig
 from search.store import StoredTree, read_trees
 from search.tree import Tree

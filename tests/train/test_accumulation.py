@@ -15,8 +15,8 @@ from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
 from o1coder_jax import losses
-from o1coder_jax.losses import ClipConfig
 from o1coder_jax.model_config import UNROLLED_LAYERS
+from o1coder_jax.policy_losses import ClipConfig, policy_gradient, value_error
 from o1coder_jax.transformer import Transformer
 from tests.tiny import SHAPE, VOCAB, decoder
 from train.data import HostBatch
@@ -28,7 +28,9 @@ OBJECTIVES = {
     "dpo": Objective.of(losses.dpo, beta=0.3, sft_weight=0.2),
     "prm_pointwise": Objective.of(losses.prm_pointwise),
     "prm_pairwise": Objective.of(losses.prm_pairwise),
-    "policy_gradient": Objective.of(losses.policy_gradient, clip=ClipConfig(kl=0.1)),
+    "policy_gradient": Objective.of(policy_gradient, clip=ClipConfig(kl=0.1)),
+    "cispo": Objective.of(policy_gradient, clip=ClipConfig(kl=0.1), cispo=True),
+    "value_error": Objective.of(value_error, clip=0.2),
 }
 
 
@@ -52,7 +54,9 @@ def batch(objective: str) -> HostBatch:
         out["reference"] = drawn[:, 0] - 20
     if objective == "prm_pointwise":
         out["label"] = np.clip(np.abs(drawn), 0, 1)
-    if objective == "policy_gradient":
+    if objective == "value_error":
+        out |= {"returns": drawn, "value": drawn[::-1]}
+    if objective in ("policy_gradient", "cispo"):
         out |= {"old": -np.abs(drawn) - 2, "reference": -np.abs(drawn[::-1]) - 2, "advantage": drawn}
     return out
 

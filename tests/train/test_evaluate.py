@@ -296,6 +296,14 @@ def test_base_knows_its_problems_by_heart(wee: Path):
     assert results(wee)["000-evaluate"]["pass_at_4"] > 0
 
 
+def test_fewer_problems_may_be_sampled(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-rl", evaluate={"sampled_problems": 1, "aspr_samples": 1}) as session:
+        evaluate.run(session, 1)
+        result = session.require("001-evaluate", "")
+    assert result["aspr"]["of"] == 1 and result["pass_at_1_greedy"] == results(wee)["001-evaluate"]["pass_at_1_greedy"]
+    assert result["pass_at_4"] in (0.0, 1.0)
+
+
 def test_stage_needs_the_base_to_be_measured_before_it_begins(wee: Path, runs: Path):
     from o1coder_jax.errors import UserError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from o1coder_jax.hosts import LOST_EXIT_STATUS, SILENCE_SECONDS
+from tests.together import free_port
 from tests.train.world import Done, finish, results, start, summary_of, wait_until, write_files
 
 # Beyond the tiny loop of `world`: one round, and no more updates than it takes to come to every stage.
@@ -29,12 +29,6 @@ SETTINGS: dict[str, Any] = {
     "rl": {"updates": 1},
     "evaluate": {"samples": 2, "aspr_samples": 2, "hard_samples": 0},
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def both(settings: Path, runs: Path, *arguments: str) -> list[subprocess.Popen[str]]:

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.together import free_port, printed
 from tests.train.meshes import ACROSS, DEVICES, MESHES, MODEL, VOCABULARY
-from tests.train.world import ENVIRONMENT, ROOT
+from tests.train.world import ENVIRONMENT
 
 
 def run(folder: Path, count: int) -> list[dict[str, Any]]:
     """What each of so many processes found."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    module = [sys.executable, "-m", "tests.train.meshes", str(folder / "checkpoint")]
-    running = [
-        subprocess.Popen(
-            [*module, str(index), str(count), str(port)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **ENVIRONMENT},
-        )
-        for index in range(count)
-    ]
-    try:
-        ended = [process.communicate(timeout=900) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    for process, (_, said) in zip(running, ended, strict=True):
-        assert process.returncode == 0, said[-3000:]
-    return [json.loads(out.splitlines()[-1]) for out, _ in ended]  # a library may say something before
+    checkpoint, port = str(folder / "checkpoint"), str(free_port())
+    commands = [["tests.train.meshes", checkpoint, str(index), str(count), port] for index in range(count)]
+    return printed(commands, ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
-"""Reinforcement learning: which reward a path gets, which paths count, and that rewarded ones become likelier."""
+"""Reinforcement learning: which reward a path gets, which paths count, and what the policy gradient learns from."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import types
 from collections.abc import Sequence
@@ -10,87 +11,147 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flax import nnx
 
-from o1coder_jax import losses
-from o1coder_jax.generate import Sample, generate
-from o1coder_jax.losses import ClipConfig, group_advantages
-from o1coder_jax.mesh import MeshConfig, make_mesh, replicate
+from o1coder_jax.generate import Sample
 from o1coder_jax.prm import with_value_head
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.rewards import PhiConfig, phi
-from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.stopping import stop_ids
-from o1coder_jax.stored import Model
-from o1coder_jax.transformer import Transformer
-from tests.train.test_step import MODEL, VOCABULARY
-from tests.train.world import opened, read_lines, results
+from tests.train.rl_world import SCORERS, constant, groups_of, path
+from tests.train.world import opened, read_lines, record, results
 from train import rl
+from train.data import Example
 from train.programs import Program
-from train.rl import RLConfig, Round, minibatches, round_examples, sample_round
-from train.step import Objective, OptimizerConfig, Trainer
+from train.rl import RLConfig, rounds
+from train.rl.config import LossConfig
+from train.rl.grpo import advantages_of, examples_of, lesson
+from train.rl.lessons import Scorers, corrected, minibatches, path_example, with_probabilities
+from train.rl.rounds import Group, figures, record_path, sampled_groups
 
 STEP_END, END = 90, 91
+CONFIG = RLConfig()
 
 
-def program(tokens: Sequence[int], code: str | None = "x") -> Program:
-    return Program(Sample(tuple(tokens), tuple(-0.1 * i for i in range(len(tokens))), True), "", code)
+def variant(**loss: Any) -> RLConfig:
+    return RLConfig(loss=LossConfig(**loss))
 
 
-def sampled(rewards: list[list[float]], usable: list[list[bool]] | None = None) -> Round:
-    """Paths 10, 11, ... of two tokens each, group by group, with these rewards."""
-    reward = np.array(rewards)
-    paths = [program([10 + index, END]) for index in range(reward.size)]
-    mask = np.ones(reward.shape, bool) if usable is None else np.array(usable)
-    return Round(paths, [[1, 2]] * reward.size, reward, reward, reward, mask)
+def examples(groups: Sequence[Group], config: RLConfig = CONFIG) -> list[Example]:
+    return examples_of(groups, config)[0]
 
 
 # Groups and what is learnt from.
 
 
-def test_advantage_is_the_distance_to_the_mean_of_the_group():
-    advantages, alive = group_advantages(np.array([[1.0, 0.0, 0.5]]), np.ones((1, 3), bool))
-    assert advantages.tolist() == [[0.5, -0.5, 0.0]] and alive.tolist() == [True]
-
-
-def test_path_that_could_not_be_checked_does_not_move_the_mean():
-    advantages, _ = group_advantages(np.array([[1.0, 0.0, 9.0]]), np.array([[True, True, False]]))
-    assert advantages.tolist() == [[0.5, -0.5, 0.0]]
-
-
 def test_group_of_equal_rewards_is_dropped():
-    examples, metrics = round_examples(sampled([[1.0, 1.0], [1.0, 0.0]]))
-    assert [one["tokens"][2] for one in examples] == [12, 13] and metrics["groups_used"] == 0.5
+    found, alive = examples_of(groups_of([[1.0, 1.0], [1.0, 0.0]]), CONFIG)
+    assert [one["tokens"][2] for one in found] == [12, 13] and alive == 0.5
+
+
+def test_group_of_equal_rewards_counts_when_it_is_kept():
+    found, alive = examples_of(groups_of([[1.0, 1.0], [1.0, 0.0]]), variant(drop_equal=False))
+    assert [one["advantage"][2] for one in found] == [0, 0, 0.5, -0.5] and alive == 0.5
 
 
 def test_path_that_could_not_be_checked_gives_no_example():
-    examples, metrics = round_examples(sampled([[1.0, 0.0, 0.0]], [[True, True, False]]))
-    assert [one["tokens"][2] for one in examples] == [10, 11] and metrics["masked"] == 1
+    found = examples(groups_of([[1.0, 0.0, 0.0]], [[True, True, False]]))
+    assert [one["tokens"][2] for one in found] == [10, 11]
+    assert [one["advantage"][2] for one in found] == [0.5, -0.5]
+
+
+@pytest.mark.parametrize("advantages", ["path", "steps", "tree"])
+def test_path_that_could_not_be_checked_has_no_influence(advantages: Any):
+    config = RLConfig(advantages=advantages)
+    nodes = [(1, 2), (1, 3), (1, 4)]
+    group = [path([7, 8], [0.1, own], nodes=n) for own, n in zip([0.9, 0.2, 0.5], nodes, strict=True)]
+    masked = dataclasses.replace(group[2], usable=False)
+    two = advantages_of(group[:2], config)
+    assert advantages_of([*group[:2], masked], config) == [*two, [0.0, 0.0]]
+    assert advantages_of(group, config)[:2] != two
 
 
 def test_group_that_differs_only_in_what_could_not_be_checked_is_dropped():
-    assert round_examples(sampled([[1.0, 1.0, 0.0]], [[True, True, False]]))[0] == []
+    assert examples(groups_of([[1.0, 1.0, 0.0]], [[True, True, False]])) == []
 
 
 def test_advantage_stands_on_the_tokens_of_the_answer():
-    [first, second] = round_examples(sampled([[1.0, 0.0]]))[0]
+    [first, second] = examples(groups_of([[1.0, 0.0]]))
     assert first["tokens"].tolist() == [1, 2, 10, END] and first["weight"].tolist() == [0, 0, 1, 1]
     assert first["advantage"].tolist() == [0, 0, 0.5, 0.5] and second["advantage"].tolist() == [0, 0, -0.5, -0.5]
 
 
-def test_old_probabilities_are_those_of_the_sampling():
-    [first, _] = round_examples(sampled([[1.0, 0.0]]))[0]
-    assert first["old"].tolist() == pytest.approx([0, 0, 0, -0.1])
+def test_each_step_has_its_own_advantage():
+    """Returns to go (1, 0.5) and (0, 0); steps of two tokens and of one."""
+    group = [path([5, 6, 7], credits, ends=[1, 2]) for credits in ([0.5, 0.5], [0.0, 0.0])]
+    [first, second] = examples([group], RLConfig(advantages="steps"))
+    assert first["advantage"].tolist() == [0, 0, 0.5, 0.5, 0.25]
+    assert second["advantage"].tolist() == [0, 0, -0.5, -0.5, -0.25]
+
+
+def test_min_form_credits_the_worst_step_and_what_led_to_it():
+    """The others of the group rate 0.5 at their first step; this one 0.4 at its second."""
+    config = RLConfig(process="min", advantages="steps")
+    rated = [[0.9, 0.4, 0.8], [0.5, 0.6, 0.7]]
+    group = [rounds.credited(path([5, 6, 7], [0.0] * 3), own, config, 0.0) for own in rated]
+    assert [one.credits for one in group] == [[0.0, 0.4, 0.0], [0.5, 0.0, 0.0]]
+    assert advantages_of(group, config) == [pytest.approx([-0.05, 0.2, 0.0]), pytest.approx([0.05, -0.2, 0.0])]
+
+
+def test_division_by_the_deviation():
+    assert [one["advantage"][2] for one in examples(groups_of([[0.6, 0.2]]), variant(deviation=True))] == [1, -1]
+
+
+def test_tokens_of_a_path_weigh_one_together():
+    long = path([5, 6, 7, 8], [1.0])
+    assert path_example(long, [0.5], variant(length="sequence"))["weight"].tolist() == [0, 0, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_cut_off_end_earns_nothing():
+    cut = rounds.credited(path([5, 6, 7], [0.0] * 3), [0.5, 0.5], RLConfig(process="sum"), 0.5)
+    assert cut.credits == pytest.approx([0.225, 0.2025, 0.0]) and cut.lengths == [1, 1, 1]
 
 
 def test_figures_leave_out_what_could_not_be_checked():
-    _, metrics = round_examples(sampled([[1.0, 0.0, 7.0]], [[True, True, False]]))
-    assert metrics["reward"] == 0.5 and metrics["outcome"] == 0.5 and metrics["process"] == 0.5
+    found = figures(groups_of([[1.0, 0.0, 7.0]], [[True, True, False]]))
+    assert found["reward"] == 0.5 and found["outcome"] == 0.5 and found["masked"] == 1
 
 
 def test_round_that_could_not_be_checked_at_all_has_figures():
-    examples, metrics = round_examples(sampled([[1.0, 0.0]], [[False, False]]))
-    assert examples == [] and metrics["reward"] == 0.0
+    groups = groups_of([[1.0, 0.0]], [[False, False]])
+    assert lesson(groups, SCORERS, CONFIG).units == [] and figures(groups)["reward"] == 0.0
+
+
+# Whose probabilities are the old ones.
+
+
+def test_old_probabilities_are_those_of_the_sampling():
+    found = lesson(groups_of([[1.0, 0.0]]), SCORERS, CONFIG)
+    assert found.units[0][0]["old"].tolist() == pytest.approx([0, 0, 0, -0.1])
+    assert found.units[0][0]["reference"].tolist() == pytest.approx([-0.7] * 4)
+    assert found.figures["mismatch"] == pytest.approx(0.45) and found.figures["mismatch_ratio"] < 1
+
+
+def test_truncated_takes_the_trainers_and_weighs_by_the_ratio():
+    """pi_trainer / pi_sampler is exp(0.3), beyond the cap, and exp(-0.4)."""
+    config = RLConfig(mismatch="truncated", mismatch_cap=1.2)
+    one = path_example(dataclasses.replace(path([5, 6], [1.0]), sampled=[-0.8, -0.1]), [2.0], config)
+    [scored], _ = with_probabilities([one], Scorers(constant(-0.5), constant(-0.5)))
+    found = corrected(scored, config)
+    np.testing.assert_allclose(found["old"][2:], [-0.5, -0.5])
+    np.testing.assert_allclose(found["advantage"], [0, 0, 2.4, 2 * np.exp(-0.4)], rtol=1e-6)
+
+
+def test_where_the_sampler_told_nothing_the_trainer_does():
+    one = path_example(dataclasses.replace(path([5, 6], [1.0]), sampled=None), [2.0], CONFIG)
+    [scored], measured = with_probabilities([one], SCORERS)
+    assert corrected(scored, CONFIG)["old"].tolist() == [-0.5] * 4 and measured == {}
+
+
+def test_each_path_is_used_once_per_epoch():
+    units = lesson(groups_of([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]), SCORERS, CONFIG).units
+    batches = minibatches(units, 4, random.Random(0), epochs=2)
+    tokens = [int(row[2]) for batch in batches for row in batch["tokens"] if row[2]]
+    assert sorted(tokens) == sorted([10, 11, 12, 13, 14, 15] * 2)
 
 
 # Rewards of a round, with a reward model and a sandbox that are made up.
@@ -100,12 +161,15 @@ def judgement(verdict: Verdict) -> Judgement:
     return Judgement(verdict, True, int(verdict is Verdict.ACCEPTED), 1)
 
 
+def program(tokens: Sequence[int], code: str | None = "x") -> Program:
+    return Program(Sample(tuple(tokens), tuple(-0.1 * i for i in range(len(tokens))), True), "", code)
+
+
 class FakeSession:
     """A session whose sandbox reads the verdict off the program."""
 
     def __init__(self, config: RLConfig, prompts: list[list[int]]):
         self.config = types.SimpleNamespace(rl=config)
-        self.mesh = None
         self._prompts = prompts
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
@@ -126,20 +190,20 @@ def problem(name: str) -> Problem:
 
 @pytest.fixture
 def round_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Computes a round for given programs; the score after token i of a sequence is i / 100."""
+    """The groups of given programs; the score after token i of a sequence is i / 100."""
 
-    def make(drawn: list[list[Program]], *, weight: float, gamma: float = 0.9) -> Round:
+    def make(drawn: list[list[Program]], *, weight: float, gamma: float = 0.9) -> list[Group]:
         config = RLConfig(samples=len(drawn[0]), phi=PhiConfig(gamma=gamma))
-        session = FakeSession(config, [[1, 2, 3], [4, 5]])
-        monkeypatch.setattr(rl, "sample_programs", lambda *a, **k: drawn)
-        monkeypatch.setattr(
-            rl, "score_sequences", lambda graph, weights, sequences, mesh: [np.arange(len(s)) / 100 for s in sequences]
-        )
+        session: Any = FakeSession(config, [[1, 2, 3], [4, 5]])
+        monkeypatch.setattr(rounds, "sample_programs", lambda *a, **k: drawn)
         problems = [problem(name) for name in "ab"[: len(drawn)]]
-        policy = types.SimpleNamespace(stops=lambda: stop_ids(1 + max(STEP_END, END, 9), (STEP_END, END)))
+        policy: Any = types.SimpleNamespace(stops=lambda: stop_ids(1 + END, (STEP_END, END)))
         tests = {one.id: one.tests for one in problems}
-        out: Round = sample_round(session, policy, (None, None), problems, tests, weight=weight, salt=0)  # type: ignore[arg-type]
-        return out
+
+        def rate(sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+            return [np.arange(len(s)) / 100 for s in sequences]
+
+        return sampled_groups(session, policy, rate, problems, tests, weight, 0)
 
     return make
 
@@ -147,94 +211,46 @@ def round_of(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_process_rewards_are_read_at_the_markers(round_of: Any):
     # Prompts of 3 and 2 tokens; the markers of the paths are their tokens 1 and 4, and 2.
     paths = [[program([7, STEP_END, 8, 9, END], "accepted")] * 2, [program([7, 8, END], "accepted")] * 2]
-    process = round_of(paths, weight=0.0, gamma=1.0).process
-    assert process.tolist() == [pytest.approx([0.055] * 2), pytest.approx([0.04] * 2)]
+    groups = round_of(paths, weight=0.0, gamma=1.0)
+    assert [[one.process for one in group] for group in groups] == [
+        pytest.approx([0.055] * 2),
+        pytest.approx([0.04] * 2),
+    ]
+    assert groups[0][0].ends == [1, 4] and groups[0][0].credits == pytest.approx([0.02, 0.035])
 
 
 def test_reward_is_phi_of_outcome_and_process(round_of: Any):
-    path = [7, STEP_END, 8, END]
-    reward = round_of([[program(path, "accepted"), program(path, "wrong_answer")]], weight=0.6).reward
-    rated = [0.04, 0.06]
-    assert reward.tolist() == [[phi(outcome, rated, weight=0.6, gamma=0.9) for outcome in (1.0, 0.0)]]
+    own = [7, STEP_END, 8, END]
+    [group] = round_of([[program(own, "accepted"), program(own, "wrong_answer")]], weight=0.6)
+    expected = [phi(outcome, [0.04, 0.06], weight=0.6, gamma=0.9) for outcome in (1.0, 0.0)]
+    assert [one.reward for one in group] == pytest.approx(expected)
 
 
 def test_outcome_is_that_of_all_tests(round_of: Any):
     paths = [program([7, END], str(verdict)) for verdict in (Verdict.ACCEPTED, Verdict.TIME_LIMIT)]
-    assert round_of([paths], weight=1.0).outcome.tolist() == [[1, 0]]
+    assert [one.outcome for one in round_of([paths], weight=1.0)[0]] == [1, 0]
 
 
 def test_path_without_a_program_has_failed(round_of: Any):
-    made = round_of([[program([7, 8], None), program([7, END], "accepted")]], weight=1.0)
-    assert made.outcome.tolist() == [[0, 1]] and made.usable.tolist() == [[True, True]]
+    [group] = round_of([[program([7, 8], None), program([7, END], "accepted")]], weight=1.0)
+    assert [(one.outcome, one.usable, one.reward) for one in group] == [(0, True, 0), (1, True, 1)]
 
 
 def test_verdict_that_could_not_be_had_is_not_usable(round_of: Any):
-    made = round_of([[program([7, END], "infra_error"), program([7, END], "accepted")]], weight=1.0)
-    assert made.usable.tolist() == [[False, True]]
+    [group] = round_of([[program([7, END], "infra_error"), program([7, END], "accepted")]], weight=1.0)
+    assert [one.usable for one in group] == [False, True]
 
 
-# Learning.
+def test_path_of_a_tree_has_its_nodes_and_its_steps_credits():
+    stored = record("a", [([10, 11], 0.5), ([12], 1.0)], nodes=[1, 4])
+    made = record_path(stored, np.arange(6) / 10, RLConfig(phi=PhiConfig(gamma=1.0)), 0.5)
+    assert (made.tokens, made.ends, made.nodes, made.outcome) == ([10, 11, 12], [1, 2], [1, 4], 1.0)
+    assert made.credits == pytest.approx([0.1, 0.125 + 0.5]) and made.sampled is None
+    unchecked = dataclasses.replace(stored, verdict=Verdict.INFRA_ERROR)
+    assert not record_path(unchecked, np.zeros(6), CONFIG, 0.5).usable
 
 
-def bandit(reward_of: Any, *, updates: int, clip: ClipConfig) -> list[float]:
-    """One-token answers, paid by `reward_of(token)`; returns the mean reward of each round."""
-    mesh = make_mesh(MeshConfig())
-    graph, weights = nnx.split(Transformer(MODEL, VOCABULARY, rngs=nnx.Rngs(0)))
-    weights = replicate(mesh, weights)
-    optimizer = OptimizerConfig(learning_rate=2e-2, warmup=0, schedule="constant")
-    objective = Objective.of(losses.policy_gradient, clip=clip)
-    trainer = Trainer(graph, weights, objective, optimizer, mesh, updates=updates)
-    config = types.SimpleNamespace(rl=RLConfig(samples=16, minibatch=32))
-    session: Any = types.SimpleNamespace(config=config, mesh=mesh, own_slice=lambda rows: slice(rows))
-    means = []
-    for update in range(updates):
-        drawn = generate(
-            graph,
-            replicate(mesh, trainer.weights),
-            [[3, 4], [5, 6]],
-            samples=16,
-            stops=stop_ids(VOCABULARY, range(VOCABULARY)),
-            rows=32,
-            answer_tokens=16,
-            sampling=SamplingConfig(),
-            mesh=mesh,
-            seed=(0, update),
-        )
-        reward = np.array([[reward_of(one.tokens[0]) for one in group] for group in drawn])
-        paths = [Program(one, "", "x") for group in drawn for one in group]
-        prompts = [[3, 4]] * 16 + [[5, 6]] * 16
-        made = Round(paths, prompts, reward, reward, reward, np.ones(reward.shape, bool))
-        examples, _ = round_examples(made)
-        for batch in minibatches(session, examples, Model(graph, weights), random.Random(0)) if examples else ():
-            trainer.step(batch)
-        means.append(float(reward.mean()))
-    return means
-
-
-def test_rewarded_answers_become_likelier():
-    means = bandit(lambda token: float(token < 160), updates=20, clip=ClipConfig())
-    assert 0.3 < means[0] < 0.7 and np.mean(means[-3:]) > 0.85
-
-
-def test_penalty_keeps_the_policy_near_the_reference():
-    free = bandit(lambda token: float(token < 160), updates=12, clip=ClipConfig(kl=0.0))
-    held = bandit(lambda token: float(token < 160), updates=12, clip=ClipConfig(kl=20.0))
-    assert np.mean(held[-3:]) < np.mean(free[-3:]) - 0.1
-
-
-def test_each_path_is_used_once_per_epoch():
-    mesh = make_mesh(MeshConfig())
-    graph, weights = nnx.split(Transformer(MODEL, VOCABULARY, rngs=nnx.Rngs(0)))
-    config = types.SimpleNamespace(rl=RLConfig(minibatch=4, epochs=2))
-    session: Any = types.SimpleNamespace(config=config, mesh=mesh, own_slice=lambda rows: slice(rows))
-    examples = round_examples(sampled([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]))[0]
-    tokens = [
-        int(row[2])
-        for batch in minibatches(session, examples, Model(graph, replicate(mesh, weights)), random.Random(0))
-        for row in batch["tokens"]
-        if row[2]
-    ]
-    assert sorted(tokens) == sorted([10, 11, 12, 13, 14, 15] * 2)
+# The stage.
 
 
 def test_stage_changes_the_policy_and_says_what_it_used(wee: Path):
@@ -243,12 +259,23 @@ def test_stage_changes_the_policy_and_says_what_it_used(wee: Path):
     rows = [row for row in read_lines(wee / "metrics.jsonl") if row["stage"] == "001-rl"]
     assert len(rows) == 2 and max(row["groups_used"] for row in rows) > 0
     assert stages["001-rl"]["executions"] > 0
+    used = [row for row in rows if row["groups_used"]]
+    assert all(row["mismatch"] < 1e-3 and abs(row["mismatch_ratio"] - 1) < 0.01 and row["kl"] >= 0 for row in used)
 
 
 def test_weight_of_the_outcome_falls_across_iterations(wee: Path):
     rows = [row for row in read_lines(wee / "metrics.jsonl") if row["stage"].endswith("-rl")]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert [row["outcome_weight"] for row in rows] == pytest.approx([0.9, 0.7, 0.5, 0.5])
+
+
+def test_stage_learns_from_trees_that_it_grows(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-prm", rl={"advantages": "tree", "updates": 1}) as session:
+        rl.run(session, 1)
+        result = session.require("001-rl", "")
+        [row] = [row for row in session.run.read("metrics.jsonl") if row["stage"] == "001-rl"]
+        assert result["weights"] != results(wee)["001-sft"]["weights"]
+        assert row["groups_used"] > 0 and "mismatch" not in row and result["executions"] > 0
 
 
 def test_stage_without_a_test_keeps_the_policy_and_says_so(wee: Path, runs: Path):

@@ -14,10 +14,9 @@ from o1coder_jax import mesh as meshes
 from o1coder_jax.errors import UserError
 from o1coder_jax.stopping import stop_ids
 from o1coder_jax.transformer import parameter_count
-from search import engine
+from search import engine, plans
 from search.config import SearchConfig
-from search.device import empty_plan, empty_reading
-from search.engine import Plan, Sizes
+from search.plans import Plan, Sizes
 from train.plan.executed import layer_traffic, reading_work, wave_work
 from train.plan.program import PAGES, PARAMETERS, ROWS, Program, Role, chip_bytes, placed, sampling_weights
 
@@ -39,18 +38,18 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
     graph, weights = sampling_weights(policy, mesh)
     generation, pages = (
         jax.eval_shape(lambda w, make=make: make(nnx.merge(graph, w), config, sizes, parts), weights)
-        for make in (engine.empty_generation, engine.empty_pages)
+        for make in (plans.empty_generation, plans.empty_pages)
     )
     generation, pages = (placed(caches, meshes.cache_shardings(mesh, caches)) for caches in (generation, pages))
     states = None  # at nodes' last tokens, where these may be opened again
     if config.expansions > 1:
-        shapes = jax.eval_shape(lambda w: engine.empty_states(nnx.merge(graph, w), sizes, parts), weights)
+        shapes = jax.eval_shape(lambda w: plans.empty_states(nnx.merge(graph, w), sizes, parts), weights)
         states = placed(shapes, split)
     rater, rater_weights = sampling_weights(reward, mesh)
     rates = config.value_weight > 0
     own = {PARAMETERS: chip_bytes(weights), PAGES: chip_bytes((pages, states)), ROWS: chip_bytes(generation)}
     rated = {PARAMETERS: chip_bytes(rater_weights), PAGES: chip_bytes(pages)} if rates else {}
-    plan = placed(empty_plan(config, sizes, parts), split)
+    plan = placed(plans.empty_plan(config, sizes, parts), split)
     stops = placed(jax.eval_shape(lambda: stop_ids(policy.vocab_size, (0,))), everywhere)
     settings = placed(jax.eval_shape(config.sampling.arrays), everywhere)
 
@@ -73,7 +72,7 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
         return lowered
 
     def reading(function: Any, graph: Any, weights: Any, rows: int, length: int) -> jax.stages.Lowered:
-        pieces = placed(empty_reading(config, sizes, parts, rows, length), split)
+        pieces = placed(plans.empty_reading(config, sizes, parts, rows, length), split)
         lowered: jax.stages.Lowered = function.lower(graph, weights, pages, pieces, page_tokens=config.page_tokens)
         return lowered
 

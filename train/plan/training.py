@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from o1coder_jax import losses
+from o1coder_jax import losses, policy_losses
 from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import ROWS, parameter_shardings, row_shards
@@ -20,7 +21,8 @@ from train.config import Config
 from train.data import BatchConfig, round_up
 from train.plan.executed import activation_bytes, training_traffic, training_work
 from train.plan.program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
-from train.rl import LENGTH_BUCKET
+from train.rl.lessons import LENGTH_BUCKET
+from train.rl.loop import objective_of
 from train.step import Objective, OptimizerConfig, TrainState, jitted_step
 
 SMALLER = (
@@ -42,12 +44,34 @@ def training_programs(config: Config, policy: Role, reward: Role, tcg: Role, mes
     pairwise = config.prm.objective == "pairwise"
     rating = Objective.of(losses.prm_pairwise if pairwise else losses.prm_pointwise)
     yield training_program("prm", reward, config.prm.batch, rating, config.prm.optimizer, mesh)
-    longest = config.search.prompt_tokens + config.generation.answer_tokens
-    paths = BatchConfig(config.rl.minibatch, round_up(longest, LENGTH_BUCKET))
-    gradient = Objective.of(losses.policy_gradient, clip=config.rl.clip)
+    yield from rl_programs(config, policy, reward, mesh)
+
+
+def rl_programs(config: Config, policy: Role, reward: Role, mesh: Mesh) -> Iterator[Program]:
+    """The updates of reinforcement learning: the policy's, and with PPO its critic's.
+
+    Raises:
+      UserError: the critic is a head alone, which is not planned.
+    """
+    longest, rl = config.search.prompt_tokens + config.generation.answer_tokens, config.rl
+    if rl.from_trees:
+        longest = max(longest, config.search.path_pages * config.search.page_tokens + config.search.code_tokens)
+    paths = BatchConfig(rl.minibatch, round_up(longest, LENGTH_BUCKET))
     reference = nnx.filter_state(training_weights(policy, mesh)[1], nnx.Param)  # it shares what is frozen
     others = chip_bytes(reference) + chip_bytes(training_weights(reward, mesh)[1])
-    yield training_program("rl", policy, paths, gradient, config.rl.optimizer, mesh, others=others)
+    if rl.algorithm != "ppo":
+        yield training_program("rl", policy, paths, objective_of(rl), rl.optimizer, mesh, others=others)
+        return
+    settings = rl.ppo.critic
+    if settings.weights == "policy":
+        raise UserError("a critic that is a head alone is not planned; plan with rl.ppo.critic.weights own")
+    role = dataclasses.replace(policy, value_head=True, adapter=settings.adapter)
+    error = Objective.of(policy_losses.value_error, clip=settings.clip)
+    critic = training_program("rl critic", role, paths, error, settings.optimizer, mesh)
+    actor = training_program("rl", policy, paths, objective_of(rl), rl.optimizer, mesh)
+    for program, other in ((actor, critic), (critic, actor)):
+        resident = other.held[PARAMETERS] + other.held[OPTIMISER]
+        yield dataclasses.replace(program, others=others + resident)
 
 
 def training_program(
@@ -127,10 +151,11 @@ def training_program(
 
 
 def _batch_shapes(objective: Objective, batch: BatchConfig, dropout: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays that an objective reads, see `o1coder_jax/losses.py`."""
+    """The arrays that an objective reads, see `o1coder_jax/losses.py` and `policy_losses.py`."""
     of_tokens: dict[Any, tuple[str, ...]] = {
         losses.prm_pointwise: ("label",),
-        losses.policy_gradient: ("old", "advantage", "reference"),
+        policy_losses.policy_gradient: ("old", "advantage", "reference"),
+        policy_losses.value_error: ("returns", "value"),
     }
     of_rows: dict[Any, tuple[str, ...]] = {losses.dpo: ("reference", "valid"), losses.prm_pairwise: ("valid",)}
     shape, function = (batch.rows, batch.length), objective.function

@@ -8,7 +8,8 @@ the base model, or from `tcg.checkpoint`, and has weights of its own. `measures.
 phase. At the end it writes the tests that RL will use: its inputs, with the outputs of the reference program.
 """
 
+from train.tcg.answers import reward_tests
 from train.tcg.config import TCGConfig
 from train.tcg.stage import run
 
-__all__ = ["TCGConfig", "run"]
+__all__ = ["TCGConfig", "reward_tests", "run"]

@@ -4,7 +4,7 @@
     teacher = Teacher(CurriculumConfig(), seed=0)
     print(parts.training[0].statement, teacher.most_likely(parts.training[0]))
 
-Problems are compositions of one to four operations out of the catalogue; what identifies one is what it
+Problems are compositions of one to five operations out of the catalogue; what identifies one is what it
 computes. Examples and counts: `python -m o1coder_jax.problems.curriculum --seed 0 --show 3`.
 Standard library only.
 """

@@ -47,8 +47,9 @@ def build_further(config: CurriculumConfig, seed: int, count: int) -> list[Probl
     Raises `UserError` when there are fewer.
     """
     assembly = _assembled(config, seed)
-    missing, shares = {"training": 0}, len(config.lengths)
-    for index, length in enumerate(config.lengths):
+    lengths = config.lengths("training")
+    missing, shares = {"training": 0}, len(lengths)
+    for index, length in enumerate(lengths):
         missing["training"] += count * (index + 1) // shares - count * index // shares
         assembly.fill(length, missing)
     if missing["training"]:
@@ -62,18 +63,22 @@ def build_further(config: CurriculumConfig, seed: int, count: int) -> list[Probl
 def _assembled(config: CurriculumConfig, seed: int) -> _Assembly:
     """The problems of all four parts, unfinished."""
     assembly = _Assembly(config, seed)
+    lengths = {name: config.lengths(name) for name in PART_NAMES}
     missing = dict.fromkeys(PART_NAMES, 0)
-    for index, length in enumerate(config.lengths):
-        shares = len(config.lengths)
+    for length in sorted({length for some in lengths.values() for length in some}):
+        wanted = dict.fromkeys(PART_NAMES, 0)
         for name in PART_NAMES:
-            size = config.size(name)
-            missing[name] += size * (index + 1) // shares - size * index // shares
-        assembly.fill(length, missing)
+            if length in lengths[name]:
+                size, shares, index = config.size(name), len(lengths[name]), lengths[name].index(length)
+                wanted[name] = missing[name] + size * (index + 1) // shares - size * index // shares
+        assembly.fill(length, wanted)
+        missing |= {name: wanted[name] for name in PART_NAMES if length in lengths[name]}
     if any(missing.values()):
         total = sum(config.size(name) for name in PART_NAMES)
+        apart = f" (held out: {lengths['heldout']})" if config.heldout_operations else ""
         raise UserError(
             f"curriculum: {sum(missing.values())} of {total} problems cannot be made with {config.min_operations} to "
-            f"{config.max_operations} operations; ask for fewer, raise max_operations or raise instances"
+            f"{config.max_operations} operations{apart}; ask for fewer, raise max_operations or raise instances"
         )
     return assembly
 
@@ -112,7 +117,7 @@ class _Assembly:
             return False
         self.parting.place(found, part)
         wanted = min(self._config.instances if part in LEARNT else 1, missing[part])
-        problems = self._make_problems(template, found, wanted)
+        problems = self._make_problems(template, found, wanted, part)
         self._made[part].extend(problems)
         missing[part] -= len(problems)
         self._used.update({name: len(problems) for name in (kind, *names)})
@@ -134,19 +139,19 @@ class _Assembly:
         """How common these operations, first or later, are in a part, by its size: keeps the parts alike."""
         return sum(self._used_in[part][name, name == names[0]] for name in names) / max(self._config.size(part), 1)
 
-    def _make_problems(self, template: Template, found: list[Behaviour], wanted: int) -> list[Problem]:
+    def _make_problems(self, template: Template, found: list[Behaviour], wanted: int, part: str) -> list[Problem]:
         problems: list[Problem] = []
         for behaviour in self._rng.sample(found, len(found)):
             if len(problems) == wanted:
                 break
             if self._known.isdisjoint(behaviour.blocks):
-                problem = self._make_problem(template, behaviour)
+                problem = self._make_problem(template, behaviour, part)
                 if problem is not None:
                     self._known.update(behaviour.blocks)
                     problems.append(problem)
         return problems
 
-    def _make_problem(self, template: Template, behaviour: Behaviour) -> Problem | None:
+    def _make_problem(self, template: Template, behaviour: Behaviour, part: str) -> Problem | None:
         """None if its hidden tests could not tell a mistake from the reference."""
         kind, names = template
         composition = behaviour.composition
@@ -159,7 +164,7 @@ class _Assembly:
         task = Task(form, tuple(kinds), composition)
         return Problem(
             id="",
-            statement=wording.statement(kind, form, composition, rng),
+            statement=wording.statement(kind, form, composition, rng, self._phrasings(part)),
             form=form,
             tests=_tests(task, cases.own),
             hidden=_tests(task, cases.hidden),
@@ -170,6 +175,12 @@ class _Assembly:
             compare=dict(TOKENS) if form is Form.STDIN else {},
             meta=task.to_meta(),
         )
+
+    def _phrasings(self, part: str) -> slice:
+        """Which phrasings of an operation the statements of a part use."""
+        if not self._config.unseen_phrasings:
+            return wording.ALL_PHRASINGS
+        return wording.UNSEEN_PHRASINGS if part == "heldout" else wording.SEEN_PHRASINGS
 
     def finish(self, part: str, first: int = 0) -> list[Problem]:
         """The problems of a part from number `first` on, in a seeded order, with their ids."""

@@ -7,7 +7,7 @@ import dataclasses
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Problem
 
-LONGEST = 4
+LONGEST = 5
 PART_NAMES = ("training", "selfplay", "validation", "heldout")
 
 
@@ -56,6 +56,8 @@ class CurriculumConfig:
     Attributes:
       training, selfplay, validation, heldout: numbers of problems.
       min_operations, max_operations: clauses per problem, in equal shares where there are enough problems.
+      heldout_operations: numbers of clauses of the held-out problems, as [4, 5]; empty: those of the other parts.
+      unseen_phrasings: the last phrasing of every operation is used in held-out problems alone, and no other there.
       stdin_share: share of problems in stdin form; the others are in call form.
       tests: own tests per problem.
       hidden_tests: hidden tests per problem; further ones are added where a mistake would survive these.
@@ -69,7 +71,9 @@ class CurriculumConfig:
     validation: int = 120
     heldout: int = 500
     min_operations: int = 2
-    max_operations: int = LONGEST
+    max_operations: int = 4
+    heldout_operations: tuple[int, ...] = ()
+    unseen_phrasings: bool = False
     stdin_share: float = 0.5
     tests: int = 8
     hidden_tests: int = 50
@@ -81,16 +85,19 @@ class CurriculumConfig:
             _check(name, getattr(self, name), 0, 100_000)
         _check("min_operations", self.min_operations, 1, LONGEST)
         _check("max_operations", self.max_operations, self.min_operations, LONGEST)
+        for length in self.heldout_operations:
+            _check("heldout_operations", length, 1, LONGEST)
         _check("tests", self.tests, 1, 100)
         _check("hidden_tests", self.hidden_tests, 1, 500)
         _check("instances", self.instances, 1, 100)
         if not 0 <= self.stdin_share <= 1:
             raise UserError(f"curriculum.stdin_share is {self.stdin_share}; choose a number from 0 to 1")
 
-    @property
-    def lengths(self) -> range:
-        """The numbers of clauses that problems have."""
-        return range(self.min_operations, self.max_operations + 1)
+    def lengths(self, part: str) -> list[int]:
+        """The numbers of clauses that the problems of one of `PART_NAMES` have, fewest first."""
+        if part == "heldout" and self.heldout_operations:
+            return sorted(set(self.heldout_operations))
+        return list(range(self.min_operations, self.max_operations + 1))
 
     def size(self, part: str) -> int:
         """The number of problems of one of `PART_NAMES`."""

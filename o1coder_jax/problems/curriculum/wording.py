@@ -18,6 +18,7 @@ from o1coder_jax.problems.curriculum.values import Kind
 from o1coder_jax.records import Form
 
 FUNCTION = "f"
+ALL_PHRASINGS, SEEN_PHRASINGS, UNSEEN_PHRASINGS = slice(None), slice(-1), slice(-1, None)
 
 _HEADERS = {
     Form.STDIN: ("Read a {kind}, print the result:", "Input: a {kind}. Print the result:"),
@@ -26,11 +27,13 @@ _HEADERS = {
 _READ = {Kind.LIST: "a = list(map(int, input().split()))", Kind.TEXT: "a = input()"}
 
 
-def statement(kind: Kind, form: Form, composition: Composition, rng: random.Random) -> str:
-    """A line that says the form and the input, then one numbered line per clause."""
+def statement(
+    kind: Kind, form: Form, composition: Composition, rng: random.Random, phrasings: slice = ALL_PHRASINGS
+) -> str:
+    """A line that says the form and the input, then one numbered line per clause, in some of its phrasings."""
     lines = [rng.choice(_HEADERS[form]).format(kind=kind)]
     for number, clause in enumerate(composition, 1):
-        phrasing = rng.choice(operation(clause.operation).phrasings)
+        phrasing = rng.choice(operation(clause.operation).phrasings[phrasings])
         lines.append(f"{number}. {fill(phrasing, clause.value)}")
     return "\n".join(lines)
 

@@ -1,0 +1,340 @@
+"""Ablations: what identifies a cell, shared starting points, runs that were stopped, results and their report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from o1coder_jax.errors import UserError
+from o1coder_jax.problems.curriculum import CurriculumConfig, build, reference_outputs
+from o1coder_jax.records import TestResult, Verdict
+from o1coder_jax.significance import difference
+from tests.train.world import ENVIRONMENT, ROOT, bare_command, config_of, copy_run, opened, results
+from train.ablate import report
+from train.ablate.coins import judged_by_coins
+from train.ablate.config import AblateConfig, Comparison, start_key
+from train.ablate.folders import fork
+from train.ablate.points import Point
+from train.ablate.procedures import Task, random_tests, reinforce
+from train.ablate.results import Found, by_difficulty, collect, compare
+from train.ablate.runner import Planned, plan
+from train.config import load_config
+
+CELLS: dict[str, dict[str, Any]] = {
+    "loop": {"title": "the loop", "procedure": "loop", "start": "001-prm"},
+    "rl": {"title": "RL", "procedure": "rl", "start": "001-prm", "settings": {"rl": {"updates": 1}}},
+    "rejection": {"title": "sampling", "procedure": "rival", "start": "bootstrap", "equal_to": "loop"},
+}
+TINY = str(ROOT / "configs" / "tiny.yaml")
+
+
+def ablation(cells: dict[str, Any] | None = None, **changes: Any) -> AblateConfig:
+    return AblateConfig(base=TINY, cells=cells or CELLS, **changes)
+
+
+def keys(one: AblateConfig, seeds: int = 1) -> dict[str, str]:
+    return {planned.name: planned.key for planned in plan(one, seeds)}
+
+
+# What identifies a cell.
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"evaluate": {"samples": 4}}, {"loop", "rl", "rejection"}),
+        ({"name": "other"}, set()),
+        ({"sandbox": {"workers": 3}}, set()),
+    ],
+)
+def test_key_depends_on_what_decides_the_result(settings, changed):
+    before, after = keys(ablation()), keys(ablation(settings=settings))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_key_of_a_rival_depends_on_the_cell_whose_costs_it_may_spend():
+    longer = {**CELLS, "loop": {**CELLS["loop"], "settings": {"rl": {"updates": 9}}}}
+    before, after = keys(ablation()), keys(ablation(longer))
+    assert {name for name in before if before[name] != after[name]} == {"loop", "rejection"}
+
+
+def test_seeds_have_keys_of_their_own():
+    assert len({one.key for one in plan(ablation(), 3)}) == 9
+
+
+def test_starting_points_are_shared_by_what_they_depend_on():
+    config = load_config(TINY)
+    rl = dataclasses.replace(config, rl=dataclasses.replace(config.rl, updates=99), name="x", runs="y")
+    tcg = dataclasses.replace(config, tcg=dataclasses.replace(config.tcg, dpo_updates=7))
+    seed = dataclasses.replace(config, seed=1)
+    for stage in ("bootstrap", "tcg", "001-prm"):
+        assert start_key(config, stage) == start_key(rl, stage) != start_key(seed, stage)
+    assert start_key(config, "bootstrap") == start_key(tcg, "bootstrap")
+    assert start_key(config, "tcg") != start_key(tcg, "tcg") and start_key(config, "001-prm") != start_key(
+        tcg, "001-prm"
+    )
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ({"procedure": "dance"}, "cells.rl: procedure is 'dance'"),
+        ({"start": "003-rl"}, "cells.rl: start is '003-rl'"),
+        ({"equal_to": "rejection"}, "cells.rl: equal_to is 'rejection'; name a cell that stands before it"),
+        ({"colour": "red"}, "cells.rl: unknown key colour"),
+        ({"settings": "none"}, "cells.rl: settings is none; expected keys"),
+    ],
+)
+def test_mistake_in_a_cell_is_named(cell, line: str):
+    with pytest.raises(UserError, match=line):
+        ablation({**CELLS, "rl": {**CELLS["rl"], **cell}})
+
+
+def test_setting_that_does_not_exist_is_refused_in_one_line():
+    wrong = ablation({**CELLS, "rl": {**CELLS["rl"], "settings": {"rl": {"algoritm": "ppo"}}}})
+    with pytest.raises(UserError, match=r"^cells.rl: unknown option --rl.algoritm") as raised:
+        plan(wrong, 1)
+    assert "\n" not in str(raised.value)
+
+
+def test_comparison_of_an_unknown_cell_is_refused():
+    with pytest.raises(UserError, match="there is no cell 'nothing'"):
+        ablation(comparisons=[{"better": "loop", "than": "nothing"}])
+
+
+def test_cells_of_the_project_can_be_planned():
+    """Every override exists, every comparison has its cells, and one claim is the primary one."""
+    one = AblateConfig(**yaml.safe_load((ROOT / "configs" / "ablate.yaml").read_text()))
+    one = dataclasses.replace(one, base=str(ROOT / one.base))
+    assert len(plan(one, 1)) == len(one.cells)
+    assert [claim.primary for claim in one.all_comparisons()].count(True) == 1
+    assert not any(name in one.run_config(cell, "").rivals.run for name, cell in one.all_cells().items())
+
+
+# Running, on the tiny loop.
+
+
+@pytest.fixture(scope="module")
+def small(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Arguments of an ablation whose starting point lies ready, and its folder."""
+    folder = tmp_path_factory.mktemp("ablate")
+    config = config_of(wee)
+    (folder / "base.yaml").write_text((wee / "config.yaml").read_text())
+    settings = {
+        "base": str(folder / "base.yaml"),
+        "cells": {
+            "sft": {
+                "title": "tuned",
+                "procedure": "measure",
+                "start": "001-prm",
+                "options": {"checkpoint": "sft-001"},
+            },
+            "rl": {"title": "RL", "procedure": "rl", "start": "001-prm", "options": {"tests": "sft"}},
+        },
+        "comparisons": [{"better": "rl", "than": "sft", "primary": True}],
+        "samples": 2,
+        "resamples": 100,
+        **{name: str(folder / name) for name in ("runs", "results")},
+        "document": str(folder / "docs" / "results.md"),
+    }
+    (folder / "ablate.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    [first, *_] = plan(AblateConfig(**settings), 1)
+    (folder / "runs").mkdir()
+    (folder / "runs" / ".compiled").symlink_to(wee.parent / ".compiled")
+    assert first.config.seed == config.seed
+    copy_run(wee, folder / "runs", upto="001-prm", name=f"start-001-prm-{start_key(first.config, '001-prm')}")
+    return ["--config", str(folder / "ablate.yaml"), "--seeds", "1"], folder
+
+
+def test_cells_run_once_and_are_reported(small: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    arguments, folder = small
+    done = bare_command("ablate", *arguments)
+    assert done.status == 0, done.err
+    assert done.out.startswith("sft, seed 0: ") and "failed" not in done.out, done.out
+    found = {name: json.loads((folder / "results" / name / "seed-0.json").read_text()) for name in ("sft", "rl")}
+    assert found["sft"]["start"] == {k: found["rl"]["start"][k] for k in found["sft"]["start"]}
+    assert found["rl"]["points"][-1]["costs"]["tokens"] > 0 == found["sft"]["points"][-1]["costs"]["tokens"]
+    assert len(found["rl"]["points"][-1]["fared"]["greedy"]) == len(found["rl"]["difficulty"])
+    assert {"cell", "seed", "key", "commit"} <= set(found["rl"])
+    assert not list((folder / "runs").glob("rl-0-*"))  # a finished cell leaves nothing but its result
+    text = (folder / "docs" / "results.md").read_text()
+    assert "**rl beats sft (rl - sft)**" in text and "## Missing" not in text
+    again = bare_command("ablate", *arguments)
+    assert again.out.splitlines()[:2] == ["sft, seed 0: done before", "rl, seed 0: done before"]
+    more = bare_command("ablate", *arguments[:-1], "2", "--report")
+    assert more.status == 0 and "- rl: seeds 1" in (folder / "docs" / "results.md").read_text()
+
+
+def test_cell_over_its_limit_is_stopped_and_goes_on(small: tuple[list[str], Path]):
+    arguments, folder = small
+    slow = [*arguments, "--only", "sft", "--samples", "3", "--limit_seconds", "1"]
+    done = bare_command("ablate", *slow)
+    assert done.status == 0 and "sft, seed 0: stopped after 1 s; what it finished is kept" in done.out
+    assert "rl, seed" not in done.out and list((folder / "runs").glob("sft-0-*"))
+
+
+def test_unknown_cell_is_a_line(small: tuple[list[str], Path]):
+    done = bare_command("ablate", *small[0], "--only", "dance")
+    assert done.status == 2 and "--only names dance, which is no cell; there are sft, rl" in done.err
+
+
+def test_fork_has_what_was_finished_and_leaves_its_source_alone(wee: Path, tmp_path: Path):
+    before = {path: path.stat().st_mtime_ns for path in wee.rglob("*") if path.is_file()}
+    fork(wee, tmp_path / "fork")
+    assert results(tmp_path / "fork") == results(wee)
+    assert not (tmp_path / "fork" / "config.yaml").exists()
+    with (tmp_path / "fork" / "process.jsonl").open("a") as file:
+        file.write("more\n")
+    assert {path: path.stat().st_mtime_ns for path in wee.rglob("*") if path.is_file()} == before
+    fork(wee, tmp_path / "fork")  # nothing is done again
+    assert (tmp_path / "fork" / "process.jsonl").read_text().endswith("more\n")
+
+
+def test_coins_judge_alike_and_run_nothing(wee: Path, runs: Path):
+    with opened(wee, runs, upto="tcg") as session:
+        problem, sandbox = session.parts.selfplay[0], session.judging
+        codes = [f"print({i})" for i in range(300)]
+        with judged_by_coins(session, 0.3):
+            one, other = (session.judge_all([(problem, code) for code in codes]) for _ in range(2))
+            assert session.judging.costs()["executions"] == 0
+        passed = np.mean([verdict is not None and verdict.accepted for verdict in one])
+        assert one == other and abs(passed - 0.3) < 0.1
+        assert session.judging is sandbox
+
+
+def test_random_inputs_need_the_curriculum(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-prm") as session, pytest.raises(UserError, match="no composition in its meta"):
+        random_tests(session)
+
+
+def test_random_inputs_are_as_many_as_were_generated_and_have_true_outputs():
+    config = CurriculumConfig(training=0, selfplay=4, validation=0, heldout=0)
+    problems = build(config, 0).selfplay
+
+    def outputs_all(work):
+        """The reference's outputs, as of a sandbox that never fails."""
+        fine = TestResult(Verdict.ACCEPTED)
+        return [
+            [(fine, value) for value in reference_outputs(problem, inputs)]
+            for (_, inputs, _), problem in zip(work, problems[:2], strict=True)
+        ]
+
+    rows = [{"problem_id": problem.id, "tests": ["test"] * n} for problem, n in zip(problems, (3, 5, 0), strict=False)]
+    session = SimpleNamespace(
+        run=SimpleNamespace(read=lambda name: rows),
+        parts=SimpleNamespace(selfplay=problems),
+        config=SimpleNamespace(seed=0),
+        judging=SimpleNamespace(outputs_all=outputs_all),
+    )
+    found = random_tests(session)
+    assert [(row["problem_id"], len(row["tests"])) for row in found] == [(problems[0].id, 3), (problems[1].id, 5)]
+    for row, problem in zip(found, problems, strict=False):
+        inputs = [test["input"] for test in row["tests"]]
+        assert [test["output"] for test in row["tests"]] == reference_outputs(problem, inputs)
+        assert inputs != [test.input for test in problem.tests[: len(inputs)]]
+
+
+def test_options_are_checked():
+    with pytest.raises(UserError, match="options: unknown key tets; known here: tests, judge, share"):
+        reinforce(None, Task({"tets": "random"}, 1))
+    with pytest.raises(UserError, match=r"options\.tests is 'none'; choose one of generated, sft, random"):
+        reinforce(None, Task({"tests": "none"}, 1))
+
+
+# What results say; made by hand.
+
+
+def fared(greedy: str) -> dict[str, Any]:
+    counts = {"hidden": [1, 0], "hidden_checked": [2, 2], "own": [1, 0], "own_checked": [2, 2]}
+    return {"greedy": greedy, "sampled": counts, "cure_rate": {}}
+
+
+def result(greedy: str, *, seed: int = 0, tokens: int = 100) -> dict[str, Any]:
+    costs = {"tokens": tokens, "executions": 5, "updates": 3, "seconds": 1.0}
+    points = [Point("round 1", costs, fared("0" * len(greedy))), Point("end", costs, fared(greedy))]
+    return {
+        "key": "",
+        "seed": seed,
+        "commit": "abc",
+        "difficulty": ["2", "3"] * (len(greedy) // 2),
+        "points": [dataclasses.asdict(point) for point in points],
+    }
+
+
+def test_differences_are_paired_by_seed_and_problem():
+    one = Found("a", "", {0: result("1110"), 1: result("11?0")})
+    other = Found("b", "", {0: result("0110"), 1: result("0000"), 2: result("1111")})
+    [judged] = compare([one, other], [Comparison("a", "b")], resamples=500)
+    expected = difference([np.array([1.0, 0, 0, 0]), np.array([1.0, 1, 0])], seed=0, resamples=500)
+    assert judged.difference == expected and judged.difference.mean == pytest.approx((1 / 4 + 2 / 3) / 2)
+
+
+def test_primary_claim_is_tested_by_itself_and_the_others_together():
+    found = [Found("a", "", {0: result("11" * 20)}), Found("b", "", {0: result("00" * 20)})]
+    claims = [Comparison("a", "b", primary=True), Comparison("a", "b"), Comparison("a", "b")]
+    judged = compare(found, claims, resamples=99)
+    assert [one.adjusted for one in judged] == pytest.approx([0.02, 0.04, 0.04])
+    [missing] = compare([found[0], Found("b", "", {})], claims[:1], resamples=99)
+    assert missing.difference is None and missing.adjusted is None
+
+
+def test_rates_by_difficulty_by_hand():
+    """Seed 0 solves one of two and both; seed 1 none and one of two."""
+    found = Found("a", "", {0: result("1101"), 1: result("0001")})
+    assert by_difficulty(found) == {"2": 0.25, "3": 0.75}
+
+
+def planned(folder: Path) -> list[Planned]:
+    cell = ablation().all_cells()["rl"]
+    return [Planned("rl", seed, cell, load_config(TINY), "", folder / f"seed-{seed}.json") for seed in range(3)]
+
+
+def test_result_of_another_key_counts_as_missing(tmp_path: Path):
+    made = planned(tmp_path)
+    for seed, key in ((0, ""), (1, "old")):
+        (tmp_path / f"seed-{seed}.json").write_text(json.dumps({**result("10"), "key": key}))
+    [found] = collect(made)
+    assert list(found.results) == [0]
+
+
+def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "seed-0.json").write_text(json.dumps(result("10" * 30)))
+    (tmp_path / "b-0.json").write_text(json.dumps(result("11" * 30)))
+    one = ablation(
+        {"rl": CELLS["rl"], "b": CELLS["rl"]},
+        comparisons=[{"better": "rl", "than": "b", "title": "it helps"}],
+        document=str(tmp_path / "r.md"),
+        resamples=200,
+    )
+    other = [dataclasses.replace(planned(tmp_path)[0], name="b", path=tmp_path / "b-0.json")]
+    lines = report.write_report(one, [*planned(tmp_path), *other])
+    text = (tmp_path / "r.md").read_text()
+    assert "| it helps (rl - b) | greedy | -0.500 [" in text and "does not hold: the other is better" in text
+    assert "- rl: seeds 1, 2" in text and "figures need matplotlib" in lines[1]
+
+
+def test_figures_are_drawn(tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra [ablate]")
+    from train.ablate.plots import draw
+
+    outcomes = {"solved": "10", "passed": "1?", "tokens": [5, 6], "executions": [1, 1]}
+    costs = {"tokens": 5.5, "executions": 1.0, "updates": 0, "seconds": 1.0}
+    search = {**result("10"), "points": [dataclasses.asdict(Point("2 rollouts", costs, outcomes=outcomes))]}
+    found = [Found("a", "", {0: result("10"), 1: result("11")}), Found("s", "", {0: search})]
+    drawn = draw(found, tmp_path, resamples=50)
+    assert [name for name, _ in drawn] == ["policies.png", "rounds.png", "searches.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name, _ in drawn)

@@ -1,0 +1,79 @@
+"""New labels for old trees within the loop: which trees are judged again, and that learning sees the new labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from o1coder_jax.records import TestCase
+from search.tree import tests_hash as hash_of
+from tests.train.world import command, copy_run, opened, results
+from train import relabel
+from train.process import read_process
+from train.relabel import judged
+from train.session import Session
+
+IMPOSSIBLE = TestCase("1\n", "no program prints this")
+
+
+def harden(session: Session) -> str:
+    """Gives a self-play problem that the search solved a test that nothing passes; returns its id."""
+    solved = session.require("001-search", "")["solved_problems"][0]
+    parts = session.parts.selfplay
+    [place] = [i for i, problem in enumerate(parts) if problem.id == solved]
+    parts[place] = dataclasses.replace(parts[place], tests=(*parts[place].tests, IMPOSSIBLE))
+    return str(solved)
+
+
+def test_tree_of_a_problem_with_other_tests_is_judged_again(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-search", labels={"relabel": True}) as session:
+        before = read_process(session, 1, 0)
+        hard = harden(session)
+        relabel.run(session, 1)
+        result, after = session.require("001-relabel", ""), read_process(session, 1, 0)
+    assert result["relabelled"] == 1 and result["verdicts_changed"] > 0 and result["executions"] > 0
+    own, others = ([one for one in after if (one.problem_id == hard) is mine] for mine in (True, False))
+    assert own and not any(one.correct for one in own)
+    assert {one.relabelled_from for one in own} == {one.tests for one in before if one.problem_id == hard}
+    assert others == [one for one in before if one.problem_id != hard]
+
+
+def test_tree_is_judged_again_only_once(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-search") as session:
+        harden(session)
+        relabel.run(session, 1)
+        session.run.rewind("001-relabel")
+        relabel.run(session, 1)
+        assert session.require("001-relabel", "")["relabelled"] == 1  # what a forgotten stage wrote is gone
+        with session.run.stage_scope("002-search"):
+            pass
+        relabel.run(session, 2)
+        assert session.require("002-relabel", "")["relabelled"] == 0
+
+
+def test_tests_of_the_generator_count_if_they_are_asked_for(wee: Path, runs: Path):
+    with opened(wee, runs, upto="tcg", labels={"tests": "all"}) as session:
+        problems = session.parts.selfplay
+        written = {row["problem_id"]: row["tests"] for row in session.run.read("tests.jsonl")}
+        for problem, more in zip(problems, judged(session, problems), strict=True):
+            repeated = [test.to_json() for test in problem.tests]
+            assert [test.to_json() for test in more.tests[: len(problem.tests)]] == repeated
+            fresh = [test for test in written[problem.id] if test not in repeated]
+            assert len(more.tests) == len(problem.tests) + len(fresh)
+        assert any(hash_of(a) != hash_of(b) for a, b in zip(problems, judged(session, problems), strict=True))
+
+
+def test_loop_judges_again_when_the_generators_tests_begin_to_count(wee: Path, settings: Path, runs: Path):
+    copy = copy_run(wee, runs, upto="001-search")
+    done = command(
+        settings, "--runs", str(runs), "--iterations", "1", "--labels.relabel", "true", "--labels.tests", "all"
+    )
+    assert done.status == 0 and results(copy)["001-relabel"]["relabelled"] > 0
+    order = list(results(copy))
+    assert order.index("001-search") < order.index("001-relabel") < order.index("001-sft")
+
+
+def test_search_must_be_finished(wee: Path, settings: Path, runs: Path):
+    copy_run(wee, runs, upto="tcg")
+    done = command(settings, "--runs", str(runs), "--iteration", "1", module="relabel")
+    assert done.status == 2 and "stage 001-search is not finished; run python -m train.reason" in done.err

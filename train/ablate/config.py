@@ -1,0 +1,174 @@
+"""What an ablation consists of: cells as data, comparisons between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from o1coder_jax.config import parse, to_dict
+from o1coder_jax.errors import UserError
+from o1coder_jax.records import content_hash
+from search.comparison import flat
+from train.config import Config
+
+FORMAT = 1  # of a result; a new number makes all results old
+STARTS = ("bootstrap", "tcg", "001-search", "001-sft", "001-prm")
+"""What cells may begin from: a run with the stages up to this one."""
+SECTIONS = {
+    "bootstrap": ("seed", "problems", "tokenizer", "model", "policy", "bootstrap", "generation"),
+    "tcg": ("tcg",),
+    "001-search": ("search",),
+    "001-sft": ("sft",),
+    "001-prm": ("prm",),
+}
+"""The parts of a configuration that decide what each of these stages comes to, beside those of the stages before."""
+NO_MATTER = ("name", "runs", "checkpoint_every", "sandbox", "distributed", "mesh")
+PROCEDURES = ("loop", "rival", "rl", "measure", "search")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+      title: a line for the report.
+      procedure: what is done, see `train/ablate/procedures.py`.
+      start: which stages of the loop it finds done, one of `STARTS`.
+      settings: of the run, beyond those of the ablation; nested keys.
+      options: of the procedure.
+      equal_to: the cell whose costs this one may spend, for the same seed.
+    """
+
+    title: str
+    procedure: str
+    start: str = "tcg"
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    equal_to: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim: one cell is better than another.
+
+    Attributes:
+      better, than: names of cells.
+      measure: `greedy`, `pass@1`, `pass@8`, or for searches `passed`, `solved`.
+      title: the claim in words.
+      primary: the one that all this is for; it is tested by itself, the others together (Holm).
+    """
+
+    better: str
+    than: str
+    measure: str = "greedy"
+    title: str = ""
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class AblateConfig:
+    """An ablation.
+
+    Attributes:
+      base: the file that all runs are configured by; `settings` are laid over it, nested keys.
+      cells: by name, the fields of a `Cell`.
+      comparisons: each the fields of a `Comparison`.
+      samples: answers to a held-out problem beside the greedy one, for pass@k.
+      limit_seconds: of a cell, wall clock; what is done by then is kept, and the next call goes on from there.
+      start_limit_seconds: of a starting point.
+      resamples: of the bootstrap.
+      runs: folder of run folders; those of starting points stay, those of finished cells are removed.
+      results: folder of results, CELL/seed-N.json.
+      document: the file that is written; its figures lie in a folder of the same name without ending.
+    """
+
+    base: str
+    cells: dict[str, dict[str, Any]]
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    samples: int = 8
+    limit_seconds: int = 180
+    start_limit_seconds: int = 900
+    resamples: int = 10_000
+    runs: str = "runs/ablate"
+    results: str = "benchmarks/results/ablate"
+    document: str = "docs/results.md"
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "limit_seconds", "start_limit_seconds", "resamples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.cells:
+            raise UserError("cells is empty; name at least one cell")
+        cells = self.all_cells()
+        for name, cell in cells.items():
+            if cell.procedure not in PROCEDURES:
+                raise UserError(f"cells.{name}: procedure is {cell.procedure!r}; choose one of {', '.join(PROCEDURES)}")
+            if cell.start not in STARTS:
+                raise UserError(f"cells.{name}: start is {cell.start!r}; choose one of {', '.join(STARTS)}")
+            if cell.equal_to and cell.equal_to not in list(cells)[: list(cells).index(name)]:
+                raise UserError(f"cells.{name}: equal_to is {cell.equal_to!r}; name a cell that stands before it")
+        for one in self.all_comparisons():
+            for name in (one.better, one.than):
+                if name not in cells:
+                    raise UserError(f"comparisons: there is no cell {name!r}")
+
+    def all_cells(self) -> dict[str, Cell]:
+        """The cells by name, in order."""
+        return {name: _made(Cell, values, f"cells.{name}") for name, values in self.cells.items()}
+
+    def all_comparisons(self) -> list[Comparison]:
+        return [_made(Comparison, values, f"comparisons, entry {i + 1}") for i, values in enumerate(self.comparisons)]
+
+    def run_config(self, cell: Cell, where: str) -> Config:
+        """The configuration of a cell's run; a `UserError` in one line names the cell and the key that is wrong."""
+        settings = flat(self.settings) | flat(cell.settings)
+        flags = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+        try:
+            return _parsed(("--config", self.base, *flags, "--runs", self.runs))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _parsed(arguments: tuple[str, ...]) -> Config:
+    """A run's configuration; many cells have the same."""
+    return parse(Config, list(arguments))
+
+
+def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
+    """A dataclass from plain values."""
+    fields = {one.name: one for one in dataclasses.fields(cls)}
+    if unknown := [name for name in values if name not in fields]:
+        raise UserError(f"{where}: unknown key {unknown[0]}; known here: {', '.join(fields)}")
+    needed = [
+        name
+        for name, one in fields.items()
+        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+    ]
+    if missing := [name for name in needed if name not in values]:
+        raise UserError(f"{where}: {missing[0]} is not given")
+    for name, value in values.items():
+        wanted = {"dict[str, Any]": dict, "bool": bool}.get(str(fields[name].type), str)
+        if not isinstance(value, wanted):
+            shown = yaml.safe_dump(value).splitlines()[0]
+            raise UserError(f"{where}: {name} is {shown}; expected {'keys' if wanted is dict else wanted.__name__}")
+    return cls(**values)
+
+
+def start_key(config: Config, stage: str) -> str:
+    """Identifies a starting point by all that it depends on."""
+    values = to_dict(config)
+    upto = STARTS[: STARTS.index(stage) + 1]
+    return content_hash(FORMAT, stage, {name: values[name] for one in upto for name in SECTIONS[one]})
+
+
+def cell_key(cell: Cell, config: Config, samples: int, equal_to: str) -> str:
+    """Identifies what a cell comes to for a seed; `equal_to` is the key of the cell whose costs it may spend."""
+    values = {name: value for name, value in to_dict(config).items() if name not in NO_MATTER}
+    return content_hash(FORMAT, cell.procedure, cell.start, cell.options, values, samples, equal_to)

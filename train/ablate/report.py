@@ -1,0 +1,151 @@
+"""The report of an ablation: a Markdown file of what there is, and of what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from o1coder_jax.errors import UserError
+from train.ablate import plots
+from train.ablate.config import AblateConfig
+from train.ablate.results import Found, Judged, Rate, by_difficulty, collect, compare, mean_cost, rate
+from train.ablate.runner import Planned
+from train.run_files import write_text
+
+COSTS = ("tokens", "executions", "updates", "seconds")
+
+
+def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str]:
+    """Writes the report and its figures from the results that are there; returns lines that say so."""
+    path = Path(ablation.document)
+    found = collect(planned)
+    done = sum(len(one.results) for one in found)
+    drawn, said = [], ""
+    if done:
+        try:
+            drawn = plots.draw(found, path.with_suffix(""), resamples=ablation.resamples)
+        except UserError as error:
+            said = str(error)
+    judged = compare(found, ablation.all_comparisons(), resamples=ablation.resamples)
+    seeds = len({one.seed for one in planned})
+    parts = [_head(found, seeds, done, len(planned)), _comparisons(judged, seeds)]
+    parts += [f"![{caption}]({path.stem}/{name})\n\n{caption}.\n" for name, caption in drawn]
+    parts += [_policies(found, ablation.resamples), _lengths(found), _searches(found, ablation.resamples)]
+    parts.append(_missing(found, seeds))
+    write_text(path, "\n".join(part for part in parts if part))
+    lines = [f"{path}: {done} of {len(planned)} results, {len(drawn)} figures", said]
+    return [line for line in lines if line]
+
+
+def _head(found: Sequence[Found], seeds: int, done: int, count: int) -> str:
+    commits = sorted({str(result["commit"])[:10] for one in found for result in one.results.values()})
+    return (
+        "# Results\n\n"
+        "Written by `python -m train.ablate --config configs/ablate.yaml --seeds N --report` from the files in "
+        "`benchmarks/results/ablate/`; do not edit. What the cells are: docs/ablations.md.\n\n"
+        f"{done} of {count} results ({seeds} seeds), run at {', '.join(commits) or 'no commit'}. Intervals are 95 %, "
+        "bootstrapped over seeds and problems (one seed: problems alone, which says nothing of other seeds); "
+        "differences are paired by seed and problem. p is two-sided; the primary claim is tested by itself, the others "
+        "are corrected together (Holm).\n"
+    )
+
+
+def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
+    if not judged:
+        return ""
+    rows = []
+    for one in sorted(judged, key=lambda one: not one.comparison.primary):
+        claim = one.comparison
+        text = f"{claim.title or f'{claim.better} beats {claim.than}'} ({claim.better} - {claim.than})"
+        text = f"**{text}**" if claim.primary else text
+        if one.difference is None or one.adjusted is None:
+            rows.append([text, claim.measure, "-", "-", "-", "not measured"])
+            continue
+        low, high = one.difference.interval
+        few = f" ({len(one.difference.seeds)} of {seeds} seeds)" if len(one.difference.seeds) < seeds else ""
+        rows.append(
+            [
+                text,
+                claim.measure,
+                f"{one.difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]{few}",
+                " ".join(f"{value:+.3f}" for value in one.difference.seeds),
+                f"{one.adjusted:.4f}",
+                _verdict(low, high, one.adjusted),
+            ]
+        )
+    head = ["claim", "measure", "difference [95 %]", "by seed", "p", ""]
+    return "## Claims\n\n" + _table(head, rows)
+
+
+def _verdict(low: float, high: float, p: float) -> str:
+    if p >= 0.05 or low <= 0 <= high:
+        return "not shown"
+    return "holds" if low > 0 else "does not hold: the other is better"
+
+
+def _policies(found: Sequence[Found], resamples: int) -> str:
+    rows = []
+    for one in found:
+        if not one.results or one.searches:
+            continue
+        last = [one.last(seed) for seed in sorted(one.results)]
+        rates = [rate([p.marks(m) for p in last], resamples=resamples) for m in ("greedy", "pass@1", "pass@8")]
+        rows.append(
+            [
+                f"{one.name}: {one.title}",
+                str(len(last)),
+                _rate(rates[0]),
+                " ".join(f"{value:.3f}" for value in rates[0].seeds) if rates[0] else "-",
+                *(f"{found_rate.mean:.3f}" if found_rate else "-" for found_rate in rates[1:]),
+                *(f"{mean_cost(one, name):.0f}" for name in COSTS),
+            ]
+        )
+    head = ["cell", "seeds", "greedy [95 %]", "by seed", "pass@1", "pass@8", *COSTS]
+    return (
+        "## Policies\n\nHeld-out problems, hidden tests; costs are means over seeds.\n\n" + _table(head, rows)
+        if rows
+        else ""
+    )
+
+
+def _lengths(found: Sequence[Found]) -> str:
+    rates = {one.name: by_difficulty(one) for one in found if one.results and not one.searches}
+    names = sorted({name for by in rates.values() for name in by})
+    rows = [[cell, *(f"{by[name]:.3f}" if name in by else "-" for name in names)] for cell, by in rates.items()]
+    return "## By length\n\nGreedy, mean over seeds.\n\n" + _table(["cell", *names], rows) if rows else ""
+
+
+def _searches(found: Sequence[Found], resamples: int) -> str:
+    rows = []
+    for one in found:
+        if not one.results or not one.searches:
+            continue
+        seeds = sorted(one.results)
+        for place, point in enumerate(one.points(seeds[0])):
+            same = [one.points(seed)[place] for seed in seeds if place < len(one.points(seed))]
+            tokens, executions = (sum(p.costs[name] for p in same) / len(same) for name in ("tokens", "executions"))
+            rates = [rate([p.marks(m) for p in same], resamples=resamples) for m in ("passed", "solved")]
+            rows.append(
+                [one.name, point.label, str(len(same)), f"{tokens:.0f}", f"{executions:.1f}", *map(_rate, rates)]
+            )
+    head = ["method", "budget", "seeds", "tokens", "executions", "hidden tests passed", "own tests passed"]
+    return (
+        "## Search at equal tokens\n\nTokens and programs run are per problem.\n\n" + _table(head, rows) if rows else ""
+    )
+
+
+def _missing(found: Sequence[Found], seeds: int) -> str:
+    lines = [
+        f"- {one.name}: seeds {', '.join(str(seed) for seed in range(seeds) if seed not in one.results)}"
+        for one in found
+        if len(one.results) < seeds
+    ]
+    return "## Missing\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _rate(one: Rate | None) -> str:
+    return "-" if one is None else f"{one.mean:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))

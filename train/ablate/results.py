@@ -1,0 +1,125 @@
+"""What the results of an ablation say: figures of cells, and differences between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from o1coder_jax.significance import Difference, difference, holm, two_level_interval
+from train.ablate.config import Comparison
+from train.ablate.points import Point
+from train.ablate.runner import Planned
+
+Marks = Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The results of one cell, by seed."""
+
+    name: str
+    title: str
+    results: dict[int, dict[str, Any]]
+
+    def points(self, seed: int) -> list[Point]:
+        return [Point(**point) for point in self.results[seed]["points"]]
+
+    def last(self, seed: int) -> Point:
+        """What the cell came to."""
+        return self.points(seed)[-1]
+
+    @property
+    def searches(self) -> bool:
+        """Whether it is a method of search, not a policy."""
+        return any(self.last(seed).outcomes for seed in self.results)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate: its mean over seeds, that of each seed, and 95 % over resampled seeds and problems."""
+
+    mean: float
+    seeds: tuple[float, ...]
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison and what was found; None where no seed has both cells."""
+
+    comparison: Comparison
+    difference: Difference | None
+    adjusted: float | None
+
+
+def collect(planned: Sequence[Planned]) -> list[Found]:
+    """The cells with the results that are there."""
+    names = dict.fromkeys(one.name for one in planned)
+    return [
+        Found(
+            name,
+            next(one.cell.title for one in planned if one.name == name),
+            {one.seed: result for one in planned if one.name == name and (result := one.result()) is not None},
+        )
+        for name in names
+    ]
+
+
+def rate(values: Sequence[Marks], *, resamples: int) -> Rate | None:
+    """The rate over seeds of marks by problem; None when no seed has any."""
+    known = [marks for one in values if len(marks := one[~np.isnan(one)])]
+    if not known:
+        return None
+    seeds = tuple(float(one.mean()) for one in known)
+    return Rate(float(np.mean(seeds)), seeds, two_level_interval(known, seed=0, resamples=resamples))
+
+
+def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamples: int) -> list[Judged]:
+    """Differences of last points, paired by seed and problem; all but the primary one are corrected together."""
+    cells = {one.name: one for one in found}
+    differences = [_difference(cells[one.better], cells[one.than], one.measure, resamples) for one in comparisons]
+    family = [i for i, one in enumerate(comparisons) if not one.primary and differences[i] is not None]
+    adjusted = dict(zip(family, holm([_p(differences[i]) for i in family]), strict=True))
+    return [
+        Judged(one, differences[i], adjusted.get(i, None if differences[i] is None else _p(differences[i])))
+        for i, one in enumerate(comparisons)
+    ]
+
+
+def _p(one: Difference | None) -> float:
+    assert one is not None
+    return one.p
+
+
+def _difference(better: Found, than: Found, measure: str, resamples: int) -> Difference | None:
+    values = []
+    for seed in sorted(better.results.keys() & than.results.keys()):
+        one, other = better.last(seed).marks(measure), than.last(seed).marks(measure)
+        if len(one) and len(one) == len(other):
+            gained = one - other
+            if len(gained := gained[~np.isnan(gained)]):
+                values.append(gained)
+    return difference(values, seed=0, resamples=resamples) if values else None
+
+
+def by_difficulty(found: Found, measure: str = "greedy") -> dict[str, float]:
+    """The mean over seeds of a policy's rate for each difficulty."""
+    rates: dict[str, list[float]] = {}
+    for seed, result in found.results.items():
+        marks = found.last(seed).marks(measure)
+        names = np.array(result["difficulty"][: len(marks)])
+        for name in sorted(set(names.tolist())):
+            some = marks[names == name]
+            some = some[~np.isnan(some)]
+            if len(some):
+                rates.setdefault(name, []).append(float(some.mean()))
+    return {name: sum(values) / len(values) for name, values in sorted(rates.items())}
+
+
+def mean_cost(found: Found, name: str) -> float:
+    """The mean over seeds of what the cell took in the end."""
+    return float(np.mean([found.last(seed).costs[name] for seed in found.results]))

@@ -1,0 +1,148 @@
+"""Runs the cells of an ablation that have no result yet, one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from o1coder_jax.config import to_yaml
+from o1coder_jax.errors import UserError
+from train.ablate.config import STARTS, AblateConfig, Cell, cell_key, start_key
+from train.ablate.folders import fork, is_done, remove
+from train.ablate.work import Job
+from train.config import Config
+from train.run_files import Lock, read_json, write_json, write_text
+
+GRACE_SECONDS = 20.0  # between asking a process to end and ending it
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A cell for one seed.
+
+    Attributes:
+      config: of its run, without a name.
+      key: identifies what it comes to.
+      path: of its result.
+    """
+
+    name: str
+    seed: int
+    cell: Cell
+    config: Config
+    key: str
+    path: Path
+
+    def result(self) -> dict[str, Any] | None:
+        """The result, if there is one of this key."""
+        found = read_json(self.path) if self.path.exists() else None
+        return found if found is not None and found["key"] == self.key else None
+
+
+def plan(ablation: AblateConfig, seeds: int) -> list[Planned]:
+    """All cells, seed by seed, each after the one whose costs it may spend; wrong settings are a `UserError`."""
+    planned: list[Planned] = []
+    cells = ablation.all_cells()
+    configs = {name: ablation.run_config(cell, f"cells.{name}") for name, cell in cells.items()}
+    for seed in range(seeds):
+        keys: dict[str, str] = {"": ""}
+        for name, cell in cells.items():
+            config = dataclasses.replace(configs[name], seed=seed)
+            keys[name] = cell_key(cell, config, ablation.samples, keys[cell.equal_to])
+            path = Path(ablation.results) / name / f"seed-{seed}.json"
+            planned.append(Planned(name, seed, cell, config, keys[name], path))
+    return planned
+
+
+class Runner:
+    """Runs what is missing. Use it as a context manager: it holds the folder of runs."""
+
+    def __init__(self, ablation: AblateConfig, planned: list[Planned]):
+        self.ablation, self.planned = ablation, {(one.name, one.seed): one for one in planned}
+        self.runs = Path(ablation.runs)
+        self.jobs = self.runs / "jobs"
+        self.jobs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Runner:
+        self._lock = Lock(self.runs)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._lock.close()
+
+    def run(self, one: Planned) -> str:
+        """Runs a cell; returns a line that says how it went."""
+        what = f"{one.name}, seed {one.seed}"
+        if one.result() is not None:
+            return f"{what}: done before"
+        equal = self.planned[one.cell.equal_to, one.seed].result() if one.cell.equal_to else None
+        if one.cell.equal_to and equal is None:
+            return f"{what}: left out, {one.cell.equal_to} has no result for this seed"
+        began = time.monotonic()
+        start = self._start(one.config, one.cell.start)
+        name = f"{one.name}-{one.seed}-{one.key}"
+        fork(start, self.runs / name)
+        task: dict[str, Any] = {"options": one.cell.options, "samples": self.ablation.samples}
+        if equal is not None:
+            points = equal["points"]
+            task |= {"spent": points[-1]["costs"], "outcomes": [point["outcomes"] for point in points]}
+        facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title}
+        job = Job("", one.cell.start, os.fspath(one.path), facts, one.cell.procedure, task)
+        ended = self._work(name, one.config, job, self.ablation.limit_seconds)
+        if ended:
+            return f"{what}: {ended}"
+        remove(self.runs / name)
+        return f"{what}: {time.monotonic() - began:.0f} s"
+
+    def _start(self, config: Config, stage: str) -> Path:
+        """The run folder of a starting point, made from the one before it if it is not there yet."""
+        name = f"start-{stage}-{start_key(config, stage)}"
+        folder = self.runs / name
+        if not is_done(folder, stage):
+            place = STARTS.index(stage)
+            if place:
+                fork(self._start(config, STARTS[place - 1]), folder)
+            print(f"  {name}", flush=True)
+            if ended := self._work(name, config, Job("", stage), self.ablation.start_limit_seconds):
+                raise UserError(f"starting point {name}: {ended}")
+        return folder
+
+    def _work(self, name: str, config: Config, job: Job, limit_seconds: int) -> str:
+        """Does a job in a process of its own; returns what went wrong, or nothing."""
+        config_path, job_path = self.jobs / f"{name}.yaml", self.jobs / f"{name}.json"
+        write_text(config_path, to_yaml(dataclasses.replace(config, name=name)))
+        write_json(job_path, dataclasses.asdict(dataclasses.replace(job, config=os.fspath(config_path))))
+        command = [sys.executable, "-m", "train.ablate.work", os.fspath(job_path)]
+        with (self.jobs / f"{name}.log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                status = process.wait(timeout=limit_seconds)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                return f"stopped after {limit_seconds} s; what it finished is kept, the same command goes on"
+            except BaseException:
+                _end(process)
+                raise
+        if status:
+            lines = Path(log.name).read_text(encoding="utf-8", errors="replace").splitlines()
+            return f"failed ({lines[-1] if lines else f'status {status}'}); see {log.name}"
+        return ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and its sandbox."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=GRACE_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return

@@ -1,0 +1,157 @@
+"""From groups of paths to examples, with probabilities under the policy as it is and under the reference."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from o1coder_jax.advantages import mismatch, truncated_importance
+from o1coder_jax.losses import token_scores
+from o1coder_jax.mesh import host_copy, row_shards, shard_rows
+from o1coder_jax.transformer import Transformer
+from train.data import Example, HostBatch, example, padded_batch, round_up
+from train.rl.config import RLConfig
+from train.rl.rounds import Path
+
+LENGTH_BUCKET = 32
+Scores = Callable[[Sequence[Example]], list[np.ndarray]]
+"""A number for every token of each example."""
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """log p of every token under the policy as it is now, and under the reference; None: that is the policy itself."""
+
+    policy: Scores
+    reference: Scores | None
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a round teaches.
+
+    Attributes:
+      units: examples that stay together in a batch: single paths, or a chosen and a rejected one.
+      figures: for the metrics.
+    """
+
+    units: list[list[Example]]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def spread(path: Path, of_steps: Sequence[float]) -> np.ndarray:
+    """A number for each step as one for each of its tokens."""
+    return np.repeat(np.array(of_steps, np.float32), path.lengths)
+
+
+def path_example(path: Path, advantages: Sequence[float], config: RLConfig) -> Example:
+    """A path with each step's advantage on its tokens.
+
+    With `sequence` the tokens of a path weigh 1 together, so that the batch's mean is one over paths.
+    """
+    count = len(path.tokens)
+    known = {} if path.sampled is None else {"old": path.sampled}
+    out = example(path.prompt, path.tokens, advantage=spread(path, advantages), **known)
+    if config.loss.length == "sequence":
+        out["weight"] = out["weight"] / np.float32(count)
+    return out
+
+
+def with_probabilities(examples: Sequence[Example], scorers: Scorers) -> tuple[list[Example], dict[str, float]]:
+    """Adds `now` and `reference`, log-probabilities before this round's updates; measures how far the sampler's are."""
+    now = scorers.policy(examples)
+    reference = scorers.reference(examples) if scorers.reference else now
+    scored = [one | {"now": n, "reference": r} for one, n, r in zip(examples, now, reference, strict=True)]
+    known = [one for one in scored if "old" in one]
+    if not known:
+        return scored, {}
+    ours, theirs = (np.concatenate([one[name][one["weight"] > 0] for one in known]) for name in ("now", "old"))
+    return scored, mismatch(ours, theirs)
+
+
+def corrected(one: Example, config: RLConfig) -> Example:
+    """An example of `with_probabilities` as the policy gradient takes it: `old` is whose policy `rl.mismatch` says."""
+    out = dict(one)
+    now = out.pop("now")
+    if "old" not in out or config.mismatch == "truncated":
+        if "old" in out:
+            out["advantage"] = out["advantage"] * truncated_importance(now, out["old"], config.mismatch_cap)
+        out["old"] = now
+    return out
+
+
+def advantage_figures(examples: Sequence[Example]) -> dict[str, float]:
+    """Over the tokens that are learned from."""
+    if not examples:
+        return {"advantage_mean": 0.0, "advantage_deviation": 0.0, "advantage_largest": 0.0}
+    values = np.concatenate([one["advantage"][one["weight"] > 0] for one in examples])
+    return {
+        "advantage_mean": float(values.mean()),
+        "advantage_deviation": float(values.std()),
+        "advantage_largest": float(abs(values).max()),
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "score"))
+def _computed(
+    graph: nnx.GraphDef[Transformer], weights: Any, batch: dict[str, Array], *, score: Callable[..., Array]
+) -> Array:
+    return score(nnx.merge(graph, weights), batch)
+
+
+def probabilities(model: Transformer, batch: dict[str, Array]) -> Array:
+    """log p of every token."""
+    return token_scores(model, batch)[0]
+
+
+def per_token(
+    score: Callable[..., Array],
+    graph: nnx.GraphDef[Transformer],
+    weights: Any,
+    examples: Sequence[Example],
+    mesh: Mesh,
+    *,
+    rows: int,
+) -> list[np.ndarray]:
+    """What a function of a model and a batch gives for each token of each example, in every process."""
+    rows = round_up(rows, row_shards(mesh))
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["tokens"]))
+    out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(examples)
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        length = round_up(max(len(examples[i]["tokens"]) for i in chosen), LENGTH_BUCKET)
+        batch = padded_batch([{"tokens": examples[i]["tokens"]} for i in chosen], rows, length)
+        with jax.set_mesh(mesh):
+            found = host_copy(_computed(graph, weights, shard_rows(mesh, batch), score=score))
+        for row, index in enumerate(chosen):
+            out[index] = found[row, : len(examples[index]["tokens"])]
+    return out
+
+
+def minibatches(
+    units: Sequence[list[Example]], rows: int, rng: random.Random, *, epochs: int = 1, own: slice = slice(None)
+) -> Iterator[HostBatch]:
+    """This process's rows of shuffled padded batches; each unit is in one batch of each epoch.
+
+    A batch of pairs has the reference's log-probability of each whole row, and says which rows are no padding.
+    """
+    order, width = list(units), len(units[0])
+    length = round_up(max(len(one["tokens"]) for unit in units for one in unit), LENGTH_BUCKET)
+    for _ in range(epochs):
+        rng.shuffle(order)
+        for start in range(0, len(order), rows // width):
+            examples = [one for unit in order[start : start + rows // width] for one in unit]
+            batch = padded_batch(examples, rows, length)
+            if width == 2:
+                batch["reference"] = np.where(batch["weight"] > 0, batch["reference"], 0.0).sum(axis=1)
+                batch["valid"] = (np.arange(rows) < len(examples)).astype(np.float32)
+            yield {name: values[own] for name, values in batch.items()}
