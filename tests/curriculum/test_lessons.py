@@ -21,7 +21,7 @@ from o1coder_jax.problems.curriculum.behaviour import Clause, examine
 from o1coder_jax.problems.curriculum.catalogue import OPERATIONS
 from o1coder_jax.problems.curriculum.lessons import stages_of
 from o1coder_jax.problems.curriculum.task import task_of
-from o1coder_jax.problems.curriculum.trace import trace, written
+from o1coder_jax.problems.curriculum.tracing import trace, written
 from o1coder_jax.problems.curriculum.values import Kind, edge_inputs
 from o1coder_jax.records import Form, Problem
 from o1coder_jax.tcg import trivial

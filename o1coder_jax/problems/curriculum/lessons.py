@@ -12,7 +12,7 @@ from typing import Any
 from o1coder_jax.problems.curriculum.behaviour import CRASHED, Composition, codes_of, run, run_each
 from o1coder_jax.problems.curriculum.cases import mutants
 from o1coder_jax.problems.curriculum.task import read_inputs, task_of
-from o1coder_jax.problems.curriculum.trace import trace
+from o1coder_jax.problems.curriculum.tracing import trace
 from o1coder_jax.problems.curriculum.values import Kind, Value, distinct_inputs, edge_inputs, empty, short_input
 from o1coder_jax.records import Problem, TestCase
 
@@ -38,7 +38,7 @@ def stages_of(composition: Composition, values: Sequence[Value]) -> list[list[Va
 
 
 def traces(problem: Problem, inputs: Sequence[Any]) -> list[str]:
-    """The trace of each test input (see `trace.py`).
+    """The trace of each test input (see `tracing.py`).
 
     Raises `UserError` if the problem is not one of the curriculum's, or if it cannot read an input.
     """
