@@ -34,7 +34,8 @@ def run(session: Session) -> None:
         field = Field.of(session)
         _, sampler = session.sampler(start.graph, after_sft)
         figures, tokens = measure(session, sampler, field)
-        stage.result |= {f"{name}_sft": value for name, value in figures.items()}
+        stage.result |= (told := {f"{name}_sft": value for name, value in figures.items()})
+        stage.log(config.sft_updates, **told)
 
         pairs, more = preference_pairs(session, stage, sampler, problems, rng)
         after_dpo = after_sft
