@@ -109,16 +109,17 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
     return float((rank[inverse][positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
-def label_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    """AUC and accuracy against labels cut at one half, log loss against the labels themselves.
+def label_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> dict[str, float | None]:
+    """AUC and accuracy against labels cut at a threshold, log loss against the labels themselves.
 
     Args:
       scores: r in (0, 1), one per step.
       labels: v in [0, 1].
+      threshold: a label of at least this is positive.
     """
     clipped = np.clip(scores, 1e-6, 1 - 1e-6)
     log_loss = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)).mean()
-    positive = labels >= 0.5
+    positive = labels >= threshold
     return {
         "auc": auc(scores, positive),
         "log_loss": float(log_loss),

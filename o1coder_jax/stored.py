@@ -65,6 +65,13 @@ class Model:
         graph, weights = nnx.split(model)
         return dataclasses.replace(self, graph=graph, weights=weights)
 
+    def with_answers(self, answers: tuple[int, int]) -> Model:
+        """The same arrays, whose scores of two tokens stand in place of a value head (`Transformer.answers`)."""
+        model = nnx.merge(self.graph, self.weights)
+        model.answers = answers
+        graph, weights = nnx.split(model)
+        return dataclasses.replace(self, graph=graph, weights=weights)
+
     def plain(self, mesh: Mesh) -> Model:
         """As a whole model, its adapter merged into its weights, in float32."""
         if self.adapter is None:
@@ -96,10 +103,16 @@ class Store:
     def load(self, name: str, *, value_head: bool = False) -> Model:
         """A model as it was stored.
 
+        Args:
+          value_head: it is to score steps, with its value head, or with the two `answers` that its facts name.
+
         Raises:
           UserError: there is no such checkpoint, it is damaged or of another vocabulary, or its base is another.
         """
         facts = self._facts(name)
+        if value_head and "answers" in facts:
+            good, bad = facts["answers"]
+            return self.load(name).with_answers((good, bad))
         if "adapter" not in facts:
             graph, shapes = self._abstract(facts, value_head)
             return Model(graph, self._restore(name, shapes), facts["fingerprint"])

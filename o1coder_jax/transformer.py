@@ -126,7 +126,12 @@ class Transformer(nnx.Module):
       vocab_size: ids of the tokenizer; V is `config.embedding_rows`, or the same. The others are never predicted.
       value_head: adds a scalar head (the process reward model's).
       rngs: initial weights.
+
+    Attributes:
+      answers: ids of a good and a bad answer, whose scores stand in place of a scalar head; None without.
     """
+
+    answers: tuple[int, int] | None = None
 
     def __init__(self, config: ModelConfig, vocab_size: int, *, value_head: bool = False, rngs: nnx.Rngs):
         self.config, self.ids = config, vocab_size
@@ -236,7 +241,12 @@ class Transformer(nnx.Module):
         return jnp.where(jnp.arange(self.vocab_size) < self.ids, scores, NEVER)
 
     def values(self, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:
-        """The scalar head's raw scores in float32 (a sigmoid makes them process rewards)."""
+        """Raw scores in float32, of which a sigmoid makes process rewards: those of the scalar head, or with `answers`
+        the good answer's logit less the bad one's, so that the sigmoid is the softmax of the two."""
+        if self.answers is not None:
+            table = self.embedding[...] if self.config.tied_embeddings else self.projection[...].T
+            good, bad = (table[token].astype(jnp.float32) for token in self.answers)
+            return hidden.astype(jnp.float32) @ (good - bad)
         return hidden.astype(jnp.float32) @ self.value[...] + self.value_bias[...]
 
     def read(

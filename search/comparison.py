@@ -16,6 +16,7 @@ from o1coder_jax.significance import interval
 from search.config import SearchConfig
 from search.tree import Node, Tree
 
+RATERS = ("prm", "oracle", "shuffled")
 MOST_PATHS = 10_000  # of a baseline, which its tokens bound
 WIDENED_ROLLOUTS = 4  # times those of the first method, for one that widens
 
@@ -34,7 +35,8 @@ class CompareConfig:
       seed, resamples: of the search and the bootstrap.
       output: folder for the results.
       search: settings that differ from the run's, for all methods.
-      methods: by name, the settings that differ from these, as `{preset: puct}` or `{baseline: {kind: best_of_n}}`.
+      methods: by name, the settings that differ from these, as `{preset: puct}` or `{baseline: {kind: best_of_n}}`;
+        with `rater: oracle` or `rater: shuffled` one of the bounds of `search/bounds.py` stands in for `prm`.
     """
 
     run: str
@@ -59,6 +61,9 @@ class CompareConfig:
                 raise UserError(f"{name} is {value}; it must be at least 1")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
+        for name in self.methods:
+            if (rater := self.rater(name)) not in RATERS:
+                raise UserError(f"methods.{name}: rater is {rater!r}; use one of {', '.join(RATERS)}")
         for name, changes in (("search", self.search), *self.methods.items()):
             if budget := {"rollouts", "tree_tokens"} & changes.keys():
                 raise UserError(
@@ -68,7 +73,12 @@ class CompareConfig:
     def settings(self, base: SearchConfig, method: str) -> SearchConfig:
         """The search settings of a method."""
         common = changed(base, self.search, "search")
-        return changed(common, self.methods[method], f"methods.{method}")
+        own = {key: value for key, value in self.methods[method].items() if key != "rater"}
+        return changed(common, own, f"methods.{method}")
+
+    def rater(self, method: str) -> str:
+        """What rates steps for a method that asks."""
+        return str(self.methods[method].get("rater", "prm"))
 
 
 def changed(config: SearchConfig, changes: dict[str, Any], where: str) -> SearchConfig:
@@ -98,6 +108,7 @@ class Outcome:
       solved: some program passed the problem's own tests.
       passed: the program that it hands in (`answer`) passes the hidden tests; None when that could not be checked.
       tokens, executions: generated, and programs run.
+      accepted: programs that passed the problem's own tests.
     """
 
     problem: str
@@ -105,6 +116,7 @@ class Outcome:
     passed: bool | None
     tokens: int
     executions: int
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,7 @@ def summary(rows: Sequence[Row], *, seed: int, resamples: int) -> list[dict[str,
             "checked": len(checked),
             "tokens": float(np.mean([outcome.tokens for outcome in row.outcomes])),
             "executions": float(np.mean([outcome.executions for outcome in row.outcomes])),
+            "accepted": float(np.mean([outcome.accepted for outcome in row.outcomes])),
             "rated_tokens": row.rated / len(row.outcomes),
             "seconds": row.seconds,
             "truncated_prompts": row.truncated_prompts,
@@ -190,22 +203,40 @@ HEAD = (
     "difference",
     "tokens",
     "executions",
+    "accepted",
     "seconds",
 )
 
 
 def table(entries: Sequence[dict[str, Any]]) -> str:
-    """Markdown; tokens and executions are per problem. Cut prompts are told below it."""
+    """Markdown; tokens, executions and accepted programs are per problem. Cut prompts are told below it."""
     lines = [HEAD, ("---",) * len(HEAD)]
     for entry in entries:
         cells = [entry["method"]]
         for name in ("solved", "passed"):
             cells += _cells(entry[name]) if name in entry else ["-"] * 3
-        cells += [f"{entry['tokens']:.0f}", f"{entry['executions']:.1f}", f"{entry['seconds']:.0f}"]
+        cells += [f"{entry['tokens']:.0f}", f"{entry['executions']:.1f}", f"{entry['accepted']:.2f}"]
+        cells.append(f"{entry['seconds']:.0f}")
         lines.append(tuple(cells))
     cut = [f"{entry['method']} {entry['truncated_prompts']}" for entry in entries if entry["truncated_prompts"]]
     note = f"\nPrompts that were cut to search.prompt_tokens: {', '.join(cut)}\n" if cut else ""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
+
+
+def curve(entries: Sequence[dict[str, Any]]) -> str:
+    """Markdown: the rate of solved problems of each method at each budget, with the programs that were run for it."""
+    budgets = sorted({entry["rollouts"] for entry in entries})
+    first = {entry["rollouts"]: entry for entry in reversed(entries)}
+    lines = [["solved (executions)", *(f"{first[budget]['tokens']:.0f} tokens" for budget in budgets)]]
+    lines.append(["---"] * len(lines[0]))
+    for method in dict.fromkeys(entry["method"] for entry in entries):
+        own = {entry["rollouts"]: entry for entry in entries if entry["method"] == method}
+        cells = [
+            f"{own[budget]['solved']['rate']:.3f} ({own[budget]['executions']:.1f})" if budget in own else "-"
+            for budget in budgets
+        ]
+        lines.append([method, *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

@@ -23,9 +23,9 @@ class BaselineConfig:
     Attributes:
       kind: `best_of_n` draws whole paths one by one, `beam` keeps the best `beams` steps of each level; `none` is MCTS.
       beams: of a step-level beam.
-      ranking: which path comes first, and which steps a beam keeps: `drawn` is the order of drawing (no choice for a
-        beam), `likelihood` the mean log-probability of a path's tokens, `prm_last` and `prm_min` the process reward
-        model's opinion of a path's last, or of its worst step.
+      ranking: which path comes first, and which steps a beam keeps: `drawn` is the order of drawing (for a beam, of
+        one path alone: a random choice), `likelihood` the mean log-probability of a path's tokens, `prm_last` and
+        `prm_min` the process reward model's opinion of a path's last, or of its worst step.
     """
 
     kind: Literal["none", "best_of_n", "beam"] = "none"
@@ -35,9 +35,10 @@ class BaselineConfig:
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise UserError(f"search.baseline.beams is {self.beams}; it must be at least 1")
-        if self.kind == "beam" and self.ranking == "drawn":
+        if self.kind == "beam" and self.ranking == "drawn" and self.beams > 1:
             raise UserError(
-                "search.baseline.ranking is drawn, by which no beam can choose; use likelihood, prm_last or prm_min"
+                f"search.baseline.ranking is drawn, by which no beam of {self.beams} can choose; use likelihood, "
+                "prm_last or prm_min, or set search.baseline.beams to 1"
             )
 
     @property

@@ -16,6 +16,8 @@ from search.expansion import Expansion
 from search.tree import Node, Tree
 
 Judge = Callable[[Problem, str], "Future[Judgement]"]
+Opinion = Callable[[Tree, Node], float]
+"""What a candidate is worth, in [0, 1]; it is not in the tree yet."""
 
 
 @dataclass(frozen=True)

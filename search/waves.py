@@ -34,7 +34,7 @@ from search.config import SearchConfig
 from search.counters import Counters
 from search.device import Device
 from search.expansion import Ended, Piece
-from search.growing import Judge
+from search.growing import Judge, Opinion
 from search.places import Places
 from search.slots import Part
 from search.tree import Node, Tree, read_step
@@ -72,6 +72,7 @@ class Search:
       without: ids of problems that get no tree, because theirs is finished already; the others' are the same as ever.
       reward_model: gives every candidate a value, in place of the value head that the policy may carry; one of the two
         is needed when `config.value_weight` is not 0, and by a baseline that ranks by it.
+      opinion: gives every candidate a value on the host, in place of both: for bounds.
       tree_tokens: for each problem, in place of `config.tree_tokens`.
     """
 
@@ -88,6 +89,7 @@ class Search:
         reward_model: RewardModel | None = None,
         without: Collection[str] = (),
         tree_tokens: Sequence[int] | None = None,
+        opinion: Opinion | None = None,
     ):
         config, cap = config.resolved(), config.prompt_tokens
         if before := policy.tokenizer.encode(policy.prompt.before) if policy.prompt.before else []:
@@ -99,7 +101,10 @@ class Search:
                 raise UserError(
                     f"search.{name} {getattr(config, name)} is not a multiple of the mesh's {count} row parts"
                 )
-        rated = bool(policy.head) or reward_model is not None
+        modelled = bool(policy.head) or reward_model is not None
+        if opinion and modelled:
+            raise ValueError("an opinion stands in place of a reward model and a value head; give one of them")
+        rated = modelled or opinion is not None
         if config.value_weight and not rated:
             raise UserError("search.value_weight is not 0, but there is no process reward model; set it to 0")
         if config.baseline.rated and not rated:
@@ -113,7 +118,7 @@ class Search:
         self._prompts = [encode_prompt(policy.tokenizer, problem, cap, policy.prompt) for problem in problems]
         prompts = [ids for ids, _ in self._prompts]
         shared = common_prefix(prompts, config.page_tokens) if config.paging else []
-        self._rated = rated
+        self._rated, self._opinion = modelled, opinion
         self.parts = [
             Part(
                 config,
@@ -247,7 +252,7 @@ class Search:
         self.counters.tokens += len(ids) - given
         self.device.fed += len(ids) - 1  # its last token is fed when a value head rates it, or somebody continues it
         depth = tree.nodes[parent].depth + 1
-        return read_step(
+        step = read_step(
             ids,
             log_probability,
             parent,
@@ -257,6 +262,9 @@ class Search:
             config=self.config,
             given=given,
         )
+        if self._opinion is not None:
+            step.opinion = self._opinion(tree, step)
+        return step
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:

@@ -2,10 +2,11 @@
 
     python -m train.prm --config configs/tiny.yaml --iteration 1
 
-Trained on D_process, good and bad paths alike: point-wise on each step's value Q/N (soft labels), or pair-wise on
-siblings under one node (arXiv 2412.00154, section 3.4). It starts from the current policy, or from `prm.checkpoint`,
-with a scalar head, and is read as it is trained: at the last token of every step. Trees of every tenth problem are held
-out.
+Trained on D_process, good and bad paths alike: point-wise on each step's value (soft labels, or hard ones), or
+pair-wise on siblings under one node (arXiv 2412.00154, section 3.4). A value is Q/N of the tree, or with `prm.labels:
+continuations` the success of fresh continuations of the step. It starts from the current policy, or from
+`prm.checkpoint`, and is read as it is trained: at the last token of every step, by a scalar head or by the softmax of
+two answer tokens. Trees of every tenth problem are held out; `train/prm_judge.py` judges a checkpoint on them.
 
 With `prm.weights: policy` the head alone is trained, on the states of the policy as SFT left it, and the checkpoint
 holds the head alone. RL scores steps with these states; for the policy that RL makes of it, which the next search uses,
@@ -14,40 +15,38 @@ the stage `head` fits another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import jax
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from o1coder_jax import losses
 from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import host_copy, row_shards, shard_rows
-from o1coder_jax.prm import fresh_head, label_metrics, score_tokens
-from o1coder_jax.records import ProcessRecord, content_hash, sibling_pairs
-from o1coder_jax.transformer import Transformer
-from train.data import (
-    ALL,
-    BatchConfig,
-    Batches,
-    Example,
-    HostBatch,
-    chosen_batches,
-    packed_batches,
-    padded_batch,
-    round_up,
+from o1coder_jax.prm import fresh_head
+from o1coder_jax.records import ProcessRecord
+from o1coder_jax.vocabulary import Vocabulary
+from train.continuations import Continued, Continuing, Place, prefixes_of, whole_problems
+from train.data import BatchConfig, Batches, Example, packed_batches
+from train.prm_examples import (
+    by_passes,
+    held_out,
+    pair_batches,
+    pair_examples,
+    path_tokens,
+    pointwise_examples,
+    relabelled,
 )
-from train.process import read_process
+from train.prm_scores import figures_of, score_sequences
+from train.process import current, distinct, read_process, recent
 from train.run import Stage
-from train.session import Session, StageName, reporter
+from train.session import Session, StageName, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
-HELD_OUT_ONE_IN = 10
-LENGTH_BUCKET = 64
+__all__ = ["PRMConfig", "run", "score_sequences", "train"]
+
+CONTINUATIONS = "continuations.jsonl"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,20 @@ class PRMConfig:
     Attributes:
       weights: `own`, a decoder that starts as the policy and is trained; or `policy`, a head on the policy's states,
         which a search reads from the policy's own pages. A head alone wants a higher learning rate.
-      objective: `pointwise` (soft labels) or `pairwise` (siblings whose values differ by `margin` at least).
+      read: `value_head`, a scalar head at a step's last token; or `answer_tokens`, the softmax of the scores that the
+        next token be `answers[0]` (good) or `answers[1]` (bad). A search reads as training does.
+      answers: two texts of one token each.
+      objective: `pointwise`, or `pairwise` (siblings whose values differ by `margin` at least).
+      labels: a step's value: `tree`, Q/N; `passes`, the share of its rollouts that came to a program which passed; or
+        `continuations`, that of fresh ones, drawn by the policy that grew the trees and judged on the problem's tests.
+      continuations: of each step that is continued.
+      prefixes: steps of training problems that are continued in a round, in whole problems; 0: all.
+      judged: steps of held-out problems that are continued in a round, as the measure of the model; 0: it is measured
+        by the values of the trees alone.
+      targets: of point-wise training: `soft`, values as they are; or `hard`, 1 where they are `threshold` at least,
+        else 0.
+      threshold: of hard targets, and of a good step where the model is measured.
+      weighting: of point-wise training: `visits` gives a label the weight of its N, or of its continuations.
       updates: per iteration.
       max_age: paths of more than so many rounds before are left out; 0: paths of any age are used.
       margin: of a pair, in units of value.
@@ -68,7 +80,16 @@ class PRMConfig:
     """
 
     weights: Literal["own", "policy"] = "own"
+    read: Literal["value_head", "answer_tokens"] = "value_head"
+    answers: tuple[str, ...] = ("+", "-")
     objective: Literal["pointwise", "pairwise"] = "pointwise"
+    labels: Literal["tree", "passes", "continuations"] = "tree"
+    continuations: int = 16
+    prefixes: int = 0
+    judged: int = 0
+    targets: Literal["soft", "hard"] = "soft"
+    threshold: float = 0.5
+    weighting: Literal["none", "visits"] = "none"
     updates: int = 120
     max_age: int = 0
     margin: float = 0.1
@@ -86,111 +107,40 @@ class PRMConfig:
             raise UserError(
                 "prm.weights is policy, a head alone; leave prm.adapter and prm.checkpoint out, or set it to own"
             )
-        if not 0 < self.margin <= 1:
-            raise UserError(f"prm.margin is {self.margin}; it must lie in (0, 1]")
-        if self.objective == "pairwise" and self.batch.rows % 2:
-            raise UserError(f"prm.batch.rows is {self.batch.rows}; pair-wise training needs an even number")
-
-
-def held_out(record: ProcessRecord) -> bool:
-    """Whether a record's problem is kept from training, by the problem's id alone."""
-    return int(content_hash(record.problem_id), 16) % HELD_OUT_ONE_IN == 0
-
-
-def path_tokens(record: ProcessRecord) -> int:
-    """Length of a path with its prompt, in tokens."""
-    return len(record.prompt_tokens) + sum(len(step.tokens) for step in record.steps)
-
-
-def pointwise_examples(records: Iterable[ProcessRecord], longest: int | None = None) -> list[Example]:
-    """Paths with the value of each visited step at its last token. A node that many paths share is labelled once.
-
-    Paths of more than `longest` tokens are left out; what they share with others is labelled in those.
-    """
-    labelled: set[tuple[int, int, int]] = set()
-    examples = []
-    for record in records:
-        if longest is not None and path_tokens(record) > longest:
-            continue
-        tokens, label, weight = list(record.prompt_tokens), [], []
-        label += [0.0] * len(tokens)
-        weight += [0.0] * len(tokens)
-        for step in record.steps:
-            node = (record.iteration, record.tree, step.node)
-            fresh = step.value is not None and node not in labelled
-            labelled.add(node)
-            tokens += step.tokens
-            label += [0.0] * (len(step.tokens) - 1) + [step.value or 0.0]
-            weight += [0.0] * (len(step.tokens) - 1) + [float(fresh)]
-        if any(weight):
-            examples.append(
-                {
-                    "tokens": np.array(tokens, np.int32),
-                    "label": np.array(label, np.float32),
-                    "weight": np.array(weight, np.float32),
-                }
+        if self.weights == "policy" and self.read == "answer_tokens":
+            raise UserError(
+                "prm.weights is policy, a head alone, and prm.read answer_tokens asks for none; leave one of them out"
             )
-    return examples
+        for name in ("margin", "threshold"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(f"prm.{name} is {getattr(self, name)}; it must lie in (0, 1]")
+        if self.continuations < 2:
+            raise UserError(f"prm.continuations is {self.continuations}; give at least 2, better 16")
+        for name in ("prefixes", "judged"):
+            if getattr(self, name) < 0:
+                raise UserError(f"prm.{name} is {getattr(self, name)}; it must not be negative")
+        if len(self.answers) != 2 or len(set(self.answers)) != 2:
+            raise UserError(f"prm.answers is {list(self.answers)}; give two texts, for a good and for a bad step")
+        if self.objective == "pairwise":
+            self._check_pairwise()
+
+    def _check_pairwise(self) -> None:
+        if self.batch.rows % 2:
+            raise UserError(f"prm.batch.rows is {self.batch.rows}; pair-wise training needs an even number")
+        for name, plain in (("targets", "soft"), ("weighting", "none")):
+            if getattr(self, name) != plain:
+                raise UserError(
+                    f"prm.{name} is {getattr(self, name)}, which pair-wise training has no use for; set it to {plain}"
+                )
 
 
-def pair_examples(records: Iterable[ProcessRecord], margin: float) -> list[tuple[Example, Example]]:
-    """Pairs (winner, loser) of siblings whose values differ by the margin at least, read at their last tokens."""
-    return [
-        (_last_token(prefix, pair.winner.tokens), _last_token(prefix, pair.loser.tokens))
-        for pair in sibling_pairs(records, margin)
-        for prefix in [pair.prompt_tokens + pair.path_tokens]
-    ]
-
-
-def _last_token(prefix: Sequence[int], step: Sequence[int]) -> Example:
-    weight = np.zeros(len(prefix) + len(step), np.float32)
-    weight[-1] = 1.0
-    return {"tokens": np.array([*prefix, *step], np.int32), "weight": weight}
-
-
-def pair_batches(pairs: Sequence[tuple[Example, Example]], batch: BatchConfig, seed: int, own: slice = ALL) -> Batches:
-    """Endless shuffled batches of pairs, winner and loser in neighbouring rows; this process's rows of them."""
-    usable = [pair for pair in pairs if max(len(one["tokens"]) for one in pair) <= batch.length]
-    if not usable:
-        raise UserError(f"none of {len(pairs)} sibling pairs fits into prm.batch.length {batch.length}")
-
-    def make(numbers: Sequence[int]) -> HostBatch:
-        rows = [one for number in numbers for one in usable[number]]
-        return padded_batch(rows, batch.rows, batch.length) | {"valid": np.ones(batch.rows, np.float32)}
-
-    return chosen_batches(len(usable), batch.rows // 2, make, seed=seed, own=own)
-
-
-def score_sequences(
-    graph: nnx.GraphDef[Transformer], weights: Any, sequences: Sequence[Sequence[int]], mesh: Mesh, *, rows: int = 64
-) -> list[np.ndarray]:
-    """r after every token of each sequence, in order."""
-    rows = round_up(rows, row_shards(mesh))
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    out: list[np.ndarray] = [np.zeros(0)] * len(sequences)
-    for start in range(0, len(order), rows):
-        chosen = order[start : start + rows]
-        length = round_up(max(len(sequences[i]) for i in chosen), LENGTH_BUCKET)
-        batch = padded_batch([{"tokens": np.array(sequences[i], np.int32)} for i in chosen], rows, length)
-        with jax.set_mesh(mesh):
-            scores = host_copy(score_tokens(graph, weights, *shard_rows(mesh, (batch["tokens"], batch["segments"]))))
-        for row, index in enumerate(chosen):
-            out[index] = scores[row, : len(sequences[index])]
-    return out
-
-
-def held_out_metrics(
-    graph: nnx.GraphDef[Transformer], weights: Any, examples: Sequence[Example], mesh: Mesh
-) -> dict[str, float | None]:
-    """AUC, log loss and accuracy of the scores at labelled steps."""
-    if not examples:
-        return {"auc": None, "log_loss": None, "accuracy": None}
-    scores = score_sequences(graph, weights, [e["tokens"].tolist() for e in examples], mesh)
-    at = [e["weight"] > 0 for e in examples]
-    return label_metrics(
-        np.concatenate([s[where] for s, where in zip(scores, at, strict=True)]),
-        np.concatenate([e["label"][where] for e, where in zip(examples, at, strict=True)]),
-    )
+def answer_ids(vocabulary: Vocabulary, answers: Sequence[str]) -> tuple[int, int]:
+    """The tokens of the good and the bad answer."""
+    ids = [vocabulary.encode(text) for text in answers]
+    for text, found in zip(answers, ids, strict=True):
+        if len(found) != 1:
+            raise UserError(f"prm.answers: {text!r} is {len(found)} tokens in this vocabulary; give texts of one token")
+    return ids[0][0], ids[1][0]
 
 
 def run(session: Session, iteration: int) -> None:
@@ -204,44 +154,98 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     """Trains a reward model, or a head, on all of D_process, from a checkpoint of the policy to `NAME-NNN`."""
     config = session.config.prm
     records = read_process(session, iteration, config.max_age)
+    continued = continued_steps(session, stage, iteration, records)
     training = [record for record in records if not held_out(record)]
+    if config.labels == "continuations":
+        training = relabelled(training, continued)
+    elif config.labels == "passes":
+        whole = by_passes(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
+        training = [one for one in distinct(recent(whole, iteration, config.max_age)) if not held_out(one)]
     if config.weights == "policy":
         states = session.load_policy(policy)
         graph, weights = fresh_head(states)
     else:
         base = "prm-base" if config.checkpoint else policy
-        start = session.trainable(base, config.adapter, role="prm").with_head(session.mesh)
+        start = session.trainable(base, config.adapter, role="prm")
+        if config.read == "answer_tokens":
+            answers = answer_ids(session.tokenizer, config.answers)
+            start = start.with_answers(answers)
+        else:
+            start = start.with_head(session.mesh)
         graph, weights = start.graph, start.weights
-    seed = session.config.seed + iteration
-    own = session.own_slice(config.batch.rows)
-    if config.objective == "pointwise":
-        examples = pointwise_examples(training, config.batch.length)
-        count, objective = len(examples), Objective.of(losses.prm_pointwise)
-        batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
-    else:
-        pairs = pair_examples(training, config.margin)
-        examples = [one for pair in pairs for one in pair]
-        count, objective = len(pairs), Objective.of(losses.prm_pairwise)
-        batches = pair_batches(pairs, config.batch, seed, own) if pairs else None
+    examples, count, objective, batches = lessons(session, iteration, training)
     too_long = sum(path_tokens(record) > config.batch.length for record in training)
     stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
     if batches is None:
         skipped = f"{StageName(iteration)(name)}: skipped"
         print(f"{skipped}, {len(training)} paths ({too_long} too long) teach nothing", flush=True)
     else:
+        seed = session.config.seed + iteration
         trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates, seed=seed)
         kept = session.kept(stage, "updates", examples)
         with stage.progress(config.updates, "updates") as bar:
             stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)
         weights = trainer.weights
-    judged = [record for record in records if held_out(record) and record.iteration == iteration]
-    stage.result |= held_out_metrics(graph, weights, pointwise_examples(judged), session.mesh)
+    own = [record for record in records if held_out(record) and record.iteration == iteration]
+    stage.result |= figures_of(graph, weights, session.mesh, own, continued, config.threshold)
     checkpoint = f"{name}-{iteration:03d}"
     if config.weights == "policy":
         head = nnx.filter_state(weights, nnx.Param)
         stage.result["weights"] = session.save_model(checkpoint, head, head_of=states.fingerprint)
     else:
-        stage.result["weights"] = session.save_model(checkpoint, weights, start)
+        facts = {"answers": answers} if config.read == "answer_tokens" else {}
+        stage.result["weights"] = session.save_model(checkpoint, weights, start, **facts)
+
+
+def lessons(
+    session: Session, iteration: int, training: Sequence[ProcessRecord]
+) -> tuple[list[Example], int, Objective, Batches | None]:
+    """What is learned from: examples, how many (pairs count once), the objective, and batches; None without any."""
+    config, seed = session.config.prm, session.config.seed + iteration
+    own = session.own_slice(config.batch.rows)
+    if config.objective == "pairwise":
+        pairs = pair_examples(training, config.margin)
+        batches = pair_batches(pairs, config.batch, seed, own) if pairs else None
+        return [one for pair in pairs for one in pair], len(pairs), Objective.of(losses.prm_pairwise), batches
+    threshold = config.threshold if config.targets == "hard" else None
+    by_visits = config.weighting == "visits"
+    examples = pointwise_examples(training, config.batch.length, threshold=threshold, by_visits=by_visits)
+    batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
+    return examples, len(examples), Objective.of(losses.prm_pointwise), batches
+
+
+def continued_steps(
+    session: Session, stage: Stage, iteration: int, records: Sequence[ProcessRecord]
+) -> dict[Place, Continued]:
+    """The continuations of this and earlier rounds; draws those of this round's trees that are still to be drawn."""
+    config = session.config.prm
+    found = {one.place: one for one in map(Continued.from_json, session.run.read(CONTINUATIONS))}
+    seed = session.config.seed
+    own = [record for record in records if record.iteration == iteration]
+    wanted = []
+    if config.labels == "continuations":
+        wanted += whole_problems(prefixes_of(r for r in own if not held_out(r)), config.prefixes, seed)
+    if config.judged:
+        wanted += whole_problems(prefixes_of(r for r in own if held_out(r)), config.judged, seed)
+    wanted = [prefix for prefix in wanted if prefix.place not in found]
+    if not wanted:
+        return found
+    session.judging.costs()  # begins to count anew
+    drawing = Continuing(
+        session.load_policy(policy_name(iteration - 1)),
+        session.problem,
+        session.judge_all,
+        config.continuations,
+        session.config.generation,
+        session.config.search.resolved().sampling,
+        session.mesh,
+        (seed, iteration),
+    )
+    with stage.progress(len(wanted), "steps continued") as bar:
+        new = drawing.run(wanted, stage.underway(CONTINUATIONS), bar.advance)
+    stage.append_shared(CONTINUATIONS, new)
+    stage.result |= {"continued": len(new), **session.judging.costs()}
+    return found | {one.place: one for one in new}
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def _evaluated(result: dict[str, Any]) -> dict[str, Any]:
 
 def _prm(results: dict[str, dict[str, Any]], iteration: int) -> dict[str, Any]:
     prm = results[StageName(iteration)("prm")]
-    return {name: prm[name] for name in ("auc", "log_loss", "accuracy")}
+    found = {name: prm[name] for name in ("auc", "log_loss", "accuracy")}
+    judged = {name: prm[name]["non_terminal"] for name in ("by_tree", "by_continuations") if name in prm}
+    return found | {f"{name}_non_terminal": figures for name, figures in judged.items()}
 
 
 def _iteration(results: dict[str, dict[str, Any]], iteration: int) -> dict[str, Any]:

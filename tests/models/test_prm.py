@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -50,6 +51,16 @@ def test_score_is_the_sigmoid_of_the_head(started):
     model.value[...] = jnp.arange(SHAPE.width) / 10
     hidden = model.read(TOKENS, np.arange(5)[None], SEGMENTS)
     expected = 1 / (1 + np.exp(-np.asarray(hidden) @ (np.arange(SHAPE.width) / 10)))
+    np.testing.assert_allclose(score_tokens(*nnx.split(model), TOKENS, SEGMENTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_score_of_two_answers_is_their_softmax(tied):
+    model = decoder(dataclasses.replace(SHAPE, tied_embeddings=tied))
+    model.answers = (7, 2)
+    logits = np.asarray(model.logits(model.read(TOKENS, np.arange(5)[None], SEGMENTS)))[..., [7, 2]]
+    both = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    expected = both[..., 0] / both.sum(axis=-1)
     np.testing.assert_allclose(score_tokens(*nnx.split(model), TOKENS, SEGMENTS), expected, atol=1e-5)
 
 

@@ -263,7 +263,7 @@ def test_costs_are_counted(coder):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"kind": "beam"}, r"search\.baseline\.ranking is drawn, by which no beam can choose"),
+        ({"kind": "beam"}, r"search\.baseline\.ranking is drawn, by which no beam of 4 can choose"),
         ({"kind": "beam", "beams": 0, "ranking": "likelihood"}, r"search\.baseline\.beams is 0"),
     ],
 )

@@ -20,13 +20,13 @@ from o1coder_jax.significance import difference
 from tests.train.world import ENVIRONMENT, ROOT, bare_command, config_of, copy_run, opened, results
 from train.ablate import report
 from train.ablate.coins import judged_by_coins
-from train.ablate.config import AblateConfig, Comparison, start_key
+from train.ablate.config import LATER, NO_MATTER, SECTIONS, AblateConfig, Comparison, start_key
 from train.ablate.folders import fork
 from train.ablate.points import Point
 from train.ablate.procedures import Task, random_tests, reinforce
 from train.ablate.results import Found, by_difficulty, collect, compare
 from train.ablate.runner import Planned, plan
-from train.config import load_config
+from train.config import Config, load_config
 
 CELLS: dict[str, dict[str, Any]] = {
     "loop": {"title": "the loop", "procedure": "loop", "start": "001-prm"},
@@ -81,6 +81,12 @@ def test_starting_points_are_shared_by_what_they_depend_on():
     assert start_key(config, "tcg") != start_key(tcg, "tcg") and start_key(config, "001-prm") != start_key(
         tcg, "001-prm"
     )
+
+
+def test_every_part_of_a_configuration_has_its_place():
+    """A new section of the settings has to be named: a starting point that ignores it would be shared wrongly."""
+    named = [name for names in SECTIONS.values() for name in names] + [*LATER, *NO_MATTER]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(Config))
 
 
 # Mistakes.

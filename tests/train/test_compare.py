@@ -50,6 +50,25 @@ def test_comparison_reports_every_method_at_equal_tokens(tmp_path: Path, wee: Pa
     assert sorted(path for path in wee.rglob("*")) == before  # the run is only read
 
 
+def test_bounds_rate_in_place_of_the_model_and_the_curve_goes_over_budgets(tmp_path: Path, wee: Path):
+    ranked = {"baseline": {"kind": "best_of_n", "ranking": "prm_last"}}
+    methods = {
+        "best": {"baseline": {"kind": "best_of_n"}},
+        "shuffled": {**ranked, "rater": "shuffled"},
+        "random": {"baseline": {"kind": "beam", "beams": 1}},
+    }
+    done = compare(*write(tmp_path, wee, methods=methods, rollouts=[1, 2], count=2))
+    assert done.status == 0, done.err
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [(row["method"], row["rollouts"]) for row in found["rows"]] == [(m, r) for r in (1, 2) for m in methods]
+    assert [row["rated_tokens"] for row in found["rows"]] == [0] * 6  # no model computed anything in the search
+    for row in found["outcomes"]:
+        assert all(0 <= one["accepted"] <= one["executions"] for one in row["outcomes"])
+        assert all((one["accepted"] > 0) == one["solved"] for one in row["outcomes"])
+    table = (tmp_path / "out" / "compare.md").read_text().split("\n\n")[-1].splitlines()
+    assert table[0].count("tokens") == 2 and [line.split(" | ")[0] for line in table[2:]] == [f"| {m}" for m in methods]
+
+
 def test_value_head_rates_for_the_methods_that_ask(tmp_path: Path, wee: Path):
     run = tmp_path / "wee"
     shutil.copytree(wee, run, ignore=shutil.ignore_patterns("tensorboard", ".lock"))
@@ -81,6 +100,7 @@ def test_comparison_tells_of_prompts_that_were_cut(tmp_path: Path, wee: Path):
         ({"problems": "nothing.jsonl"}, "there is no problem file nothing.jsonl"),
         ({"methods": {"a": {"depht": 3}}}, "methods.a: unknown option --depht; did you mean --depth?"),
         ({"policy": "policy-9"}, "policy-9"),
+        ({"methods": {"a": {"rater": "guru"}}}, "methods.a: rater is 'guru'; use one of prm, oracle, shuffled"),
     ],
 )
 def test_mistakes_are_said_in_one_line(tmp_path: Path, wee: Path, changes, line: str):

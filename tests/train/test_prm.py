@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax import losses
+from o1coder_jax import checkpoint, losses
+from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import MeshConfig, make_mesh, replicate
 from o1coder_jax.prm import label_metrics
 from o1coder_jax.records import ProcessRecord
 from o1coder_jax.transformer import Transformer
+from search.models import load_reward_model
 from tests.train.test_step import MODEL
 from tests.train.world import opened, record
 from train import prm
+from train.continuations import Continued
 from train.data import BatchConfig
-from train.prm import held_out, pair_batches, pair_examples, path_tokens, pointwise_examples, score_sequences
+from train.prm import PRMConfig, answer_ids
+from train.prm_examples import held_out, pair_batches, pair_examples, path_tokens, pointwise_examples
+from train.prm_scores import score_sequences
 from train.session import Session
 from train.step import Objective, OptimizerConfig, Trainer
 
@@ -195,6 +201,63 @@ def test_stage_lowers_the_log_loss_below_that_of_its_first_scores(wee: Path, run
     with opened(wee, runs, upto="tcg", prm=changes) as session:
         result = plant_and_train(session, good_and_bad())
         assert result["log_loss"] < 0.5 * math.log(2) and result["accuracy"] == 1.0
+
+
+def test_answer_tokens_are_read_as_they_were_trained(wee: Path, runs: Path):
+    """On bad steps the bad answer is the likelier next token; what a search loads reads the same."""
+    changes = {"read": "answer_tokens", "updates": 40, "optimizer": OptimizerConfig(learning_rate=0.01)}
+    with opened(wee, runs, upto="tcg", prm=changes) as session:
+        assert plant_and_train(session, good_and_bad())["auc"] == 1.0
+        good, bad = answer_ids(session.tokenizer, ("+", "-"))
+        assert checkpoint.metadata(session.run.checkpoint("prm-001"))["answers"] == [good, bad]
+        [name] = problem_ids(1, held=True)
+        [one] = pointwise_examples([synthetic(name, 12)[1]])
+        path = one["tokens"].tolist()
+        loaded = load_reward_model(session.run.checkpoint("prm-001"), session.tokenizer, session.mesh)
+        [scores] = score_sequences(loaded.graph, loaded.weights, [path], session.mesh)
+        model = nnx.merge(*session.load_model("prm-001")[:2])
+        hidden = model.read(np.array([path]), np.arange(len(path))[None], np.ones((1, len(path)), np.int32))
+        logits = np.asarray(model.logits(hidden))[0, -1]
+        assert logits[bad] > logits[good]
+        assert scores[-1] == pytest.approx(1 / (1 + math.exp(logits[bad] - logits[good])), abs=1e-5)
+
+
+def test_answers_must_be_one_token_each(wee: Path, runs: Path):
+    with opened(wee, runs, upto="tcg") as session, pytest.raises(UserError, match=r"prm\.answers: 'good step' is"):
+        answer_ids(session.tokenizer, ("good step", "-"))
+
+
+def test_labels_of_continuations_are_drawn_trained_on_and_judged_by(wee: Path, runs: Path):
+    """Of the tiny run's own trees: each round continues its own steps, and keeps what became of them."""
+    changes = {"labels": "continuations", "continuations": 2, "prefixes": 4, "judged": 1, "weighting": "visits"}
+    with opened(wee, runs, upto="001-sft", prm=changes) as session:
+        prm.run(session, 1)
+        result = session.require("001-prm", "")
+        rows = [Continued.from_json(row) for row in session.run.read(prm.CONTINUATIONS)]
+        assert result["continued"] == len(rows) >= 4 and {len(one.outcomes) for one in rows} == {2}
+        assert {one.policy for one in rows} == {session.load_policy("policy-000").fingerprint}
+        assert result["executions"] > 0 and not result["skipped"]
+        held = {r.problem_id for r in map(ProcessRecord.from_json, session.run.read("process.jsonl")) if held_out(r)}
+        judged = {one.problem_id for one in rows} & held
+        assert ("by_continuations" in result) == bool(judged)
+        assert result["by_tree"]["pooled"]["steps"] >= result["by_tree"]["non_terminal"]["steps"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"weights": "policy", "read": "answer_tokens"}, "a head alone, and prm.read answer_tokens asks for none"),
+        ({"objective": "pairwise", "targets": "hard"}, "prm.targets is hard, which pair-wise training has no use for"),
+        ({"objective": "pairwise", "weighting": "visits"}, "prm.weighting is visits, which pair-wise training has no"),
+        ({"threshold": 0.0}, "prm.threshold is 0.0; it must lie in"),
+        ({"continuations": 1}, "prm.continuations is 1; give at least 2"),
+        ({"judged": -1}, "prm.judged is -1; it must not be negative"),
+        ({"answers": ("+", "+")}, "give two texts, for a good and for a bad step"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], line: str):
+    with pytest.raises(UserError, match=re.escape(line)):
+        PRMConfig(**settings)
 
 
 def test_held_out_problems_are_not_trained_on(wee: Path, runs: Path):

@@ -22,11 +22,13 @@ STARTS = ("bootstrap", "tcg", "001-search", "001-sft", "001-prm")
 SECTIONS = {
     "bootstrap": ("seed", "problems", "tokenizer", "model", "policy", "bootstrap", "generation"),
     "tcg": ("tcg",),
-    "001-search": ("search",),
+    "001-search": ("search", "drawing", "labels"),
     "001-sft": ("sft",),
     "001-prm": ("prm",),
 }
 """The parts of a configuration that decide what each of these stages comes to, beside those of the stages before."""
+LATER = ("iterations", "rl", "evaluate", "rivals", "stopping")
+"""Those that decide nothing before a cell begins."""
 NO_MATTER = ("name", "runs", "checkpoint_every", "sandbox", "distributed", "mesh")
 PROCEDURES = ("loop", "rival", "rl", "measure", "search")
 

@@ -14,7 +14,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum.task import task_of
 from o1coder_jax.problems.curriculum.values import random_input
 from o1coder_jax.records import TestCase
-from train import head, prm, reason, rl, sft, tcg
+from train import head, prm, reason, relabel, rl, sft, tcg
 from train.ablate.coins import judged_by_coins
 from train.ablate.points import Point, costs_of, measured
 from train.ablate.searches import search
@@ -61,7 +61,10 @@ def loop(session: Session, task: Task) -> list[Point]:
     points: list[Point] = []
     for i in range(1, session.config.iterations + 1):
         with _judge(session, task):
-            for name, run in (("search", reason.run), ("sft", sft.run), ("prm", prm.run), ("rl", rl.run)):
+            _once(session, StageName(i)("search"), reason.run, i)
+            if session.config.labels.relabel:
+                _once(session, StageName(i)("relabel"), relabel.run, i)
+            for name, run in (("sft", sft.run), ("prm", prm.run), ("rl", rl.run)):
                 _once(session, StageName(i)(name), run, i)
             if session.config.prm.weights == "policy":
                 _once(session, StageName(i)("head"), head.run, i)
