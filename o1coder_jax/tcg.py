@@ -1,34 +1,92 @@
 """The test case generator: what it is asked, and how its answer is read.
 
-It reads the statement and one reference program, and writes test cases, each an input and the output that it
-believes the program gives (arXiv 2412.00154, section 3.1):
+It reads the statement and, unless it is asked from the question alone, one reference program. It writes test cases,
+each an input and the output that it believes the program gives (arXiv 2412.00154, section 3.1):
 
     STATEMENT
     PROGRAM
     <Step_Begin>in: 1 2 3
     out: 6<Step_End>in: ...<Step_End>in: ...<END>
 
+How a case is written is a `Template`. With `{trace}` in it the values on the way stand before the output; they are
+there for the generator's own benefit: they are dropped when its answer is read, and never run.
 Inputs and outputs are text for the stdin form and JSON for the call form (the input is the list of arguments).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from o1coder_jax.errors import UserError
 from o1coder_jax.records import Form, Problem, TestCase
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
+from o1coder_jax.vocabulary import Vocabulary
 
-_CASE = re.compile(r"in: (.*)\nout: (.*)", re.DOTALL)
 SHUFFLES = 20  # attempts at an order of outputs that matches nowhere
+_FIELD = re.compile(r"\{(\w+)\}")
+_ORDERS = (["input", "output"], ["input", "trace", "output"])
+TRACE_PLACE = 3  # of the trace among the pieces of a template that has one
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How one test case is written.
+
+    Attributes:
+      case: text with the fields {input}, {output} and, between them, possibly {trace}.
+    """
+
+    case: str = "in: {input}\nout: {output}"
+
+    def __post_init__(self) -> None:
+        if self.fields not in _ORDERS:
+            raise UserError(
+                f"the template {self.case!r} has the fields {', '.join(self.fields) or 'none'}; "
+                "write {input}, {trace} if there is to be one, and {output}, once each and in this order"
+            )
+        if any(not text for text in _FIELD.split(self.case)[2:-1:2]):
+            raise UserError(f"the template {self.case!r} has two fields side by side; write some text between them")
+
+    @property
+    def fields(self) -> list[str]:
+        return _FIELD.findall(self.case)
+
+    @property
+    def traced(self) -> bool:
+        return "trace" in self.fields
+
+    def parts(self, values: dict[str, str]) -> list[tuple[str, bool]]:
+        """Pieces of the text of a case, and whether each is a value."""
+        pieces = _FIELD.split(self.case)
+        return [(values[piece], True) if place % 2 else (piece, False) for place, piece in enumerate(pieces)]
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Reads a case. An input ends as late as it can, or, before a trace, as early."""
+        fields = {"input": "(?P<input>.*?)" if self.traced else "(?P<input>.*)"}
+        pieces = _FIELD.split(self.case)
+        return re.compile(
+            "".join(
+                fields.get(piece, f"(?P<{piece}>.*)") if place % 2 else re.escape(piece)
+                for place, piece in enumerate(pieces)
+            ),
+            re.DOTALL,
+        )
+
+
+PLAIN = Template()
+TRACED = Template("in: {input}\n# {trace}\nout: {output}")
 
 
 def render_question(problem: Problem, solution: str) -> str:
-    """What the generator is asked about."""
-    return f"{problem.statement.strip()}\n{solution.strip()}"
+    """What the generator is asked about; without a solution the statement alone."""
+    return "\n".join(filter(None, (problem.statement.strip(), solution.strip())))
 
 
 def render_prompt(problem: Problem, solution: str) -> str:
@@ -36,31 +94,75 @@ def render_prompt(problem: Problem, solution: str) -> str:
     return f"{render_question(problem, solution)}\n{STEP_BEGIN}"
 
 
-def render_cases(cases: Sequence[TestCase], form: Form) -> str:
+def answer_parts(
+    cases: Sequence[TestCase], form: Form, template: Template = PLAIN, traces: Sequence[str] | None = None
+) -> Iterator[tuple[str, bool]]:
+    """Pieces of the answer that consists of these cases, and whether each is a value of a case."""
+    for number, case in enumerate(cases):
+        if number:
+            yield STEP_END, False
+        values = {"input": _to_text(case.input, form), "trace": "", "output": _to_text(case.output, form)}
+        for place, (text, value) in enumerate(template.parts(values)):
+            if value and template.traced and place == TRACE_PLACE:
+                yield from _trace_parts(traces[number] if traces is not None else "")
+            else:
+                yield text, value
+    yield END, False
+
+
+def _trace_parts(trace: str) -> Iterator[tuple[str, bool]]:
+    """What each line does, up to its last colon, and the values after it."""
+    for number, line in enumerate(trace.split("\n")):
+        doing, colon, values = line.rpartition(": ")
+        yield "\n" * (number > 0) + doing + colon, False
+        yield values, True
+
+
+def render_cases(
+    cases: Sequence[TestCase], form: Form, template: Template = PLAIN, traces: Sequence[str] | None = None
+) -> str:
     """The answer that consists of these cases."""
-    texts = [f"in: {_to_text(case.input, form)}\nout: {_to_text(case.output, form)}" for case in cases]
-    return STEP_END.join(texts) + END
+    return "".join(text for text, _ in answer_parts(cases, form, template, traces))
 
 
-def parse_cases(text: str, form: Form) -> tuple[list[TestCase], int]:
+def encode_parts(vocabulary: Vocabulary, parts: Sequence[tuple[str, bool]], *, split: bool) -> list[int]:
+    """Token ids of an answer.
+
+    Args:
+      split: values are cut alike wherever they stand (`encode_value`), whatever the vocabulary would merge.
+    """
+    if not split:
+        return vocabulary.encode("".join(text for text, _ in parts))
+    return [i for text, value in parts for i in (vocabulary.encode_value(text) if value else vocabulary.encode(text))]
+
+
+def opening_parts(case_input: Any, form: Form, template: Template = PLAIN) -> list[tuple[str, bool]]:
+    """Pieces of a case up to the end of its input, as a beginning for the generator to go on from."""
+    parts = template.parts(dict.fromkeys(("trace", "output"), "") | {"input": _to_text(case_input, form)})
+    return parts[:3]
+
+
+def parse_cases(text: str, form: Form, template: Template = PLAIN) -> tuple[list[TestCase], int]:
     """Reads an answer.
 
     Returns:
       The cases that could be read, in order, and the number of pieces that could not.
     """
-    cases, malformed = [], 0
-    for piece in text.removesuffix(END).split(STEP_END):
-        match = _CASE.fullmatch(piece)
-        try:
-            if match is None:
-                raise ValueError(piece)
-            case = TestCase(_from_text(match[1], form), _from_text(match[2], form))
-            if form is Form.CALL and not isinstance(case.input, list):
-                raise ValueError(piece)
-            cases.append(case)
-        except (ValueError, RecursionError):
-            malformed += 1
-    return cases, malformed
+    read = [parse_case(piece, form, template) for piece in text.removesuffix(END).split(STEP_END)]
+    cases = [case for case in read if case is not None]
+    return cases, len(read) - len(cases)
+
+
+def parse_case(piece: str, form: Form, template: Template = PLAIN) -> TestCase | None:
+    """Reads one case, its trace dropped; None if it cannot be read."""
+    match = template.pattern.fullmatch(piece)
+    if match is None:
+        return None
+    try:
+        case = TestCase(_from_text(match["input"], form), _from_text(match["output"], form))
+    except (ValueError, RecursionError):
+        return None
+    return None if form is Form.CALL and not isinstance(case.input, list) else case
 
 
 def distinct(cases: Sequence[TestCase]) -> list[TestCase]:
@@ -71,17 +173,30 @@ def distinct(cases: Sequence[TestCase]) -> list[TestCase]:
     return list(first.values())
 
 
-def mismatched(cases: Sequence[TestCase], rng: random.Random) -> list[TestCase] | None:
-    """The same inputs with the outputs in an order in which no pair matches: DPO's rejected answer.
+def trivial(case_input: Any, form: Form) -> bool:
+    """Whether nothing in an input differs from anything else: it is empty, has one element, or equal ones.
 
-    Returns:
-      None when there is no such order among a few drawn (outputs that are equal, a single case).
+    Of the call form all arguments that are lists or texts have to be so. Of the stdin form the words are looked at, or
+    the characters of a single word that is no number.
     """
-    outputs = [case.output for case in cases]
+    if form is Form.CALL:
+        held = [one for one in case_input if isinstance(one, list | str)]
+        return bool(held or not case_input) and all(_uniform(one) for one in held)
+    words = str(case_input).split()
+    return _uniform(words[0] if len(words) == 1 and not words[0].lstrip("-").isdigit() else words)
+
+
+def _uniform(elements: Sequence[Any]) -> bool:
+    return all(one == elements[0] for one in elements)
+
+
+def mismatching_order(outputs: Sequence[Any], rng: random.Random) -> list[int] | None:
+    """An order of outputs in which none is where an equal one was; None if a few draws hold none."""
+    order = list(range(len(outputs)))
     for _ in range(SHUFFLES):
-        rng.shuffle(outputs)
-        if all(case.output != output for case, output in zip(cases, outputs, strict=True)):
-            return [TestCase(case.input, output) for case, output in zip(cases, outputs, strict=True)]
+        rng.shuffle(order)
+        if all(outputs[i] != output for i, output in zip(order, outputs, strict=True)):
+            return order
     return None
 
 

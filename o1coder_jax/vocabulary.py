@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from o1coder_jax import byte_fallback
 from o1coder_jax.errors import UserError
 from o1coder_jax.stopping import Stops, stop_texts
 
+_VALUE_PIECE = re.compile(r"[^\W_]|[\W_]+")
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -31,6 +33,9 @@ class Vocabulary(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Token ids; `decode` gives the text back."""
+
+    def encode_value(self, text: str) -> list[int]:
+        """Token ids of a value, cut alike wherever it stands."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any ids."""
@@ -139,6 +144,10 @@ class ByteLevelVocabulary:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._pieces.encode(text, add_special_tokens=False).ids
         return ids
+
+    def encode_value(self, text: str) -> list[int]:
+        """Letters and digits of a value by themselves."""
+        return [i for piece in _VALUE_PIECE.findall(text) for i in self.encode(piece)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The bytes of the tokens as text; a character that is cut at an end becomes U+FFFD."""

@@ -20,7 +20,7 @@ from o1coder_jax import losses, tcg
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import shard_parameters
 from o1coder_jax.problems import CurriculumConfig, Parts, Rejected
-from o1coder_jax.problems.curriculum import Teacher, build
+from o1coder_jax.problems.curriculum import Teacher, build, traces
 from o1coder_jax.records import Problem, write_jsonl
 from o1coder_jax.steps import render_prompt
 from o1coder_jax.tokenizer import Tokenizer
@@ -114,7 +114,9 @@ def fit_tokenizer(session: Session, problems: list[Problem]) -> Vocabulary:
         problem = rng.choice(problems)
         texts.append(render_prompt(problem.statement) + teacher.sample(problem, rng))
         if problem.tests and len(texts) % 4 == 0:
-            texts.append(tcg.render_cases(rng.sample(problem.tests, 1), problem.form))
+            cases, config = rng.sample(problem.tests, 1), session.config.tcg
+            written = traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
+            texts.append(tcg.render_cases(cases, problem.form, config.written, written))
     return Tokenizer.train(texts, session.config.tokenizer)
 
 

@@ -78,6 +78,7 @@ class Config:
             raise UserError(f"seed is {self.seed}; it must not be negative")
         check_sections(self)
         check_adapters(self)
+        self.tcg.check_source(self.problems.source)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

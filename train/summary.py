@@ -13,6 +13,7 @@ from train.environment import describe
 from train.run import finished_stages
 from train.session import Session, StageName
 from train.stopping import reason_to_stop
+from train.tcg.measures import REPORTED
 
 EVALUATED = (
     "pass_at_1_greedy",
@@ -43,7 +44,7 @@ def summarise(session: Session) -> dict[str, Any]:
         "stopped": _stopped(session, rounds),
         "teacher_greedy": teacher_accuracy(session.parts.heldout, teacher_of(session)) if curriculum else None,
         "cure_rate": evaluations[best]["cure_rate"],
-        "tcg": {name: tcg.get(name) for name in ("validity_sft", "validity_dpo", "kill_rate", "wrong_programs")},
+        "tcg": {name: tcg.get(name) for name in REPORTED},
         "prm": _prm(results, rounds[-1]) if rounds else None,
         "problems": results["problems"],
         "tokens_generated": sum(result.get("tokens_generated", 0) for result in results.values()),

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from o1coder_jax import tcg
+from o1coder_jax.errors import UserError
 from o1coder_jax.records import Form, Problem, TestCase
 from o1coder_jax.steps import END, STEP_BEGIN, STEP_END
 
@@ -79,22 +80,108 @@ def test_repeated_inputs_are_dropped():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_mismatched_pairs_never_match(seed):
+def test_a_mismatching_order_never_matches(seed):
     rng = random.Random(seed)
-    cases = [TestCase([i], rng.randrange(3)) for i in range(rng.randrange(2, 6))]
-    wrong = tcg.mismatched(cases, rng)
-    if wrong is not None:
-        assert [w.input for w in wrong] == [c.input for c in cases]
-        assert sorted(w.output for w in wrong) == sorted(c.output for c in cases)
-        assert all(w.output != c.output for w, c in zip(wrong, cases, strict=True))
+    outputs = [rng.randrange(3) for _ in range(rng.randrange(2, 6))]
+    order = tcg.mismatching_order(outputs, rng)
+    if order is not None:
+        assert sorted(order) == list(range(len(outputs)))
+        assert all(outputs[i] != output for i, output in zip(order, outputs, strict=True))
 
 
 def test_three_different_outputs_can_always_be_mismatched():
-    cases = [TestCase([i], i) for i in range(3)]
-    assert all(tcg.mismatched(cases, random.Random(seed)) for seed in range(50))
+    assert all(tcg.mismatching_order([0, 1, 2], random.Random(seed)) for seed in range(50))
 
 
-@pytest.mark.parametrize("outputs", [[1], [1, 1], [1, 1, 2], []])
+@pytest.mark.parametrize("outputs", [[1], [1, 1], [1, 1, 2]])
 def test_outputs_without_a_mismatching_order_give_none(outputs):
-    wrong = tcg.mismatched([TestCase([i], output) for i, output in enumerate(outputs)], random.Random(0))
-    assert not wrong
+    assert tcg.mismatching_order(outputs, random.Random(0)) is None
+
+
+# Templates and traces.
+
+TRACES = ["0: 3\n1 x: 4", "0: 5\n1 x: ", "0: 7\n1 x: 'in: 2\nout: '"]
+
+
+def test_traces_stand_before_the_outputs_and_are_dropped_in_reading():
+    text = tcg.render_cases(CALL[:3], Form.CALL, tcg.TRACED, TRACES)
+    assert text.startswith("in: [1, [2, -3]]\n# 0: 3\n1 x: 4\nout: 6<Step_End>")
+    assert tcg.parse_cases(text, Form.CALL, tcg.TRACED) == (CALL[:3], 0)
+
+
+def test_a_trace_is_never_run():
+    piece = "in: [1]\n# __import__('os').abort()\nout: 2"
+    assert tcg.parse_case(piece, Form.CALL, tcg.TRACED) == TestCase([1], 2)
+
+
+def test_a_case_without_the_trace_that_its_template_has_is_malformed():
+    assert tcg.parse_case("in: [1]\nout: 2", Form.CALL, tcg.TRACED) is None
+
+
+def test_a_template_may_be_worded_otherwise():
+    template = tcg.Template("({input}) => {output};")
+    text = tcg.render_cases(CALL, Form.CALL, template)
+    assert text.startswith("([1, [2, -3]]) => 6;") and tcg.parse_cases(text, Form.CALL, template) == (CALL, 0)
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        ("in: {input}", "has the fields input;"),
+        ("{output} {input}", "has the fields output, input;"),
+        ("nothing", "has the fields none;"),
+        ("{input} {output} {other}", "has the fields input, output, other;"),
+        ("{input}{output}", "has two fields side by side"),
+    ],
+)
+def test_a_template_that_cannot_be_read_back_is_refused(case, told):
+    with pytest.raises(UserError, match=told):
+        tcg.Template(case)
+
+
+def test_an_opening_ends_where_the_generator_goes_on():
+    opening = "".join(text for text, _ in tcg.opening_parts([[1, 2]], Form.CALL, tcg.TRACED))
+    assert opening == "in: [[1, 2]]\n# "
+
+
+class Letters:
+    """A vocabulary whose text tokens are pairs of characters and whose value tokens are single ones."""
+
+    def encode(self, text):
+        return [sum(map(ord, text[i : i + 2])) for i in range(0, len(text), 2)]
+
+    def encode_value(self, text):
+        return list(map(ord, text))
+
+
+def test_values_are_cut_alike_wherever_they_stand():
+    parts = list(tcg.answer_parts([TestCase([12], 3)], Form.CALL, tcg.TRACED, ["0: 12\n1 each: 3"]))
+    assert [text for text, value in parts if value] == ["[12]", "12", "3", "3"]
+    ids = tcg.encode_parts(Letters(), parts, split=True)
+    whole = tcg.encode_parts(Letters(), parts, split=False)
+    assert whole == Letters().encode("".join(text for text, _ in parts)) and ids != whole
+    assert ids[2:6] == list(map(ord, "[12]"))
+
+
+@pytest.mark.parametrize(
+    ("case_input", "form", "expected"),
+    [
+        ([[]], Form.CALL, True),
+        ([[4]], Form.CALL, True),
+        ([[2, 2, 2]], Form.CALL, True),
+        ([[2, 3]], Form.CALL, False),
+        (["aa"], Form.CALL, True),
+        (["ab"], Form.CALL, False),
+        ([[1, 1], "ab"], Form.CALL, False),
+        ([7], Form.CALL, False),
+        ([], Form.CALL, True),
+        ("\n", Form.STDIN, True),
+        ("-5\n", Form.STDIN, True),
+        ("3 3 3\n", Form.STDIN, True),
+        ("3 4\n", Form.STDIN, False),
+        ("aaa\n", Form.STDIN, True),
+        ("aab\n", Form.STDIN, False),
+    ],
+)
+def test_trivial_inputs_have_no_two_different_elements(case_input, form, expected):
+    assert tcg.trivial(case_input, form) is expected

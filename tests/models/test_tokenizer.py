@@ -142,3 +142,48 @@ def test_long_prompt_is_cut_to_the_cap_and_still_ends_with_the_marker(tokenizer)
 def test_tiny_cap_is_kept(tokenizer, cap):
     ids, cut = encode_prompt(tokenizer, problem("Print the sum."), cap)
     assert (len(ids), ids[-1], cut) == (cap, tokenizer.step_begin, True)
+
+
+# Values.
+
+
+@pytest.fixture(scope="module")
+def counting() -> Tokenizer:
+    return Tokenizer.train(TEXTS, TokenizerConfig(vocab_size=400, numbers=12))
+
+
+@pytest.mark.parametrize(
+    ("value", "pieces"),
+    [
+        ("12", ["12"]),
+        ("[7, -3, 11]", ["[", "7", ", ", "-3", ", ", "11", "]"]),
+        ("13", ["1", "3"]),
+        ('"12"', ['"', "1", "2", '"']),
+        ("a12", ["a", "1", "2"]),
+        ("!12$-4", ["!", "12", "$", "-4"]),
+        ("4--1-7", ["4", "-", "-1", "-", "7"]),
+        ("12 -12", ["12", " ", "-12"]),
+    ],
+)
+def test_values_are_cut_into_numbers_and_characters(counting, value, pieces):
+    ids = counting.encode_value(value)
+    assert [counting.decode([i]) for i in ids] == pieces and counting.decode(ids) == value
+
+
+def test_numbers_are_not_used_elsewhere(counting, tokenizer):
+    assert counting.vocab_size == tokenizer.vocab_size + 9 + 2 * 3
+    assert all(len(counting.decode([i])) == 1 for i in counting.encode("12-12"))
+
+
+def test_a_vocabulary_without_numbers_writes_digits(tokenizer):
+    assert [tokenizer.decode([i]) for i in tokenizer.encode_value("-12")] == ["-", "1", "2"]
+
+
+@pytest.mark.parametrize("value", ["", "\n", "▁<b> é\n", "-", '"', '"open 12', "- 5", "007", "--12"])
+def test_any_value_comes_back(counting, value):
+    assert counting.decode(counting.encode_value(value)) == value
+
+
+def test_saved_numbers_load(counting, tmp_path):
+    counting.save(tmp_path / "t.model")
+    assert Tokenizer.load(tmp_path / "t.model").encode_value("12 -7") == counting.encode_value("12 -7")

@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from o1coder_jax.errors import UserError
+from o1coder_jax.generate import Sample
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
 from tests.train.world import opened, read_lines, results
 from train import tcg
-from train.data import Example, example, padded_batch
+from train.data import BatchConfig, Example, example, padded_batch
 from train.session import Session
 from train.step import sequence_scores
-from train.tcg import Answers, TCGConfig, dpo_batch, draws, kill_rate, reward_tests, valid_cases, validity
+from train.tcg import TCGConfig, answers, examples, measures, preferences
+from train.tcg.answers import Answers, reward_tests, valid_cases
+from train.tcg.examples import dpo_batch, draws
+from train.tcg.measures import figures_of, kill_rate, random_suite, valid_suite, wrong_programs
+from train.tcg.stage import balanced
 
 CASES = tuple(TestCase(f"{i}\n", str(i)) for i in range(5))
 
@@ -58,7 +64,7 @@ class FakeSandbox:
     """A session that answers submissions at once."""
 
     def __init__(self, broken: bool = False):
-        self.config = types.SimpleNamespace(tcg=TCGConfig(suite=2, cases=1))
+        self.config = types.SimpleNamespace(tcg=TCGConfig(suite=2, cases=1), seed=0)
         self.broken = broken
 
     @property
@@ -116,12 +122,18 @@ def test_cases_that_could_not_be_checked_are_invalid_one_by_one():
     assert valid_cases(FakeSandbox(broken=True), [problem()], answers) == [[False, False, False]]  # type: ignore[arg-type]
 
 
-def test_validity_counts_pieces_that_could_not_be_read():
-    assert validity([Answers(list(CASES[:2]), 1), Answers([], 1)], [[True, False], []]) == 0.25
+def test_figures_count_pieces_that_could_not_be_read():
+    read = [Answers([TestCase("1 2\n", "1"), TestCase("3 3\n", "2")], 1), Answers([TestCase("1 2\n", "3")], 0)]
+    figures = figures_of([problem(), problem("b")], read, [[True, False], [True]])
+    assert figures == {"validity": 0.5, "malformed": 0.25, "input_characters": 3.0, "distinct": 1.0, "trivial": 1 / 3}
 
 
-def test_validity_of_nothing_is_unknown():
-    assert validity([Answers([], 0)], [[]]) is None
+def test_repeated_inputs_of_one_problem_are_not_distinct():
+    assert figures_of([problem()], [Answers([CASES[0], CASES[1], CASES[0]], 0)], [[True] * 3])["distinct"] == 2 / 3
+
+
+def test_figures_of_nothing_are_unknown():
+    assert set(figures_of([problem()], [Answers([], 0)], [[]]).values()) == {None}
 
 
 @pytest.fixture
@@ -130,14 +142,17 @@ def base_writes(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def write(*codes: str | None) -> None:
         drawn = [[types.SimpleNamespace(code=code)] for code in codes]
-        monkeypatch.setattr(tcg, "sample_programs", lambda *arguments, **options: drawn)
+        monkeypatch.setattr(measures, "sample_programs", lambda *arguments, **options: drawn)
 
     return write
 
 
-def rate(answers: list[Answers], valid: list[list[bool]], *, broken: bool = False) -> tuple[float | None, int]:
-    problems = [problem(str(number)) for number in range(len(answers))]
-    return kill_rate(FakeSandbox(broken), problems, answers, valid)  # type: ignore[arg-type]
+def rate(read: list[Answers], valid: list[list[bool]], *, broken: bool = False) -> tuple[float | None, int]:
+    problems = [problem(str(number)) for number in range(len(read))]
+    session: Any = FakeSandbox(broken)
+    wrong = wrong_programs(session, problems)
+    suites = [valid_suite(a, fine, 2) for a, fine in zip(read, valid, strict=True)]
+    return kill_rate(session, problems, wrong, suites), sum(map(len, wrong))
 
 
 def test_kill_rate_is_over_wrong_programs(base_writes: Any):
@@ -156,6 +171,17 @@ def test_only_the_first_distinct_cases_kill(base_writes: Any):
     assert rate([Answers([CASES[2], CASES[2], CASES[3], CASES[1]], 0)], [[True] * 4]) == (0.0, 1)
 
 
+def test_an_invalid_case_takes_its_place_among_the_first():
+    assert valid_suite(Answers([CASES[2], CASES[3], CASES[1]], 0), [False, True, True], 2) == [CASES[3]]
+
+
+def test_programs_that_repeat_count_once(base_writes: Any, monkeypatch: pytest.MonkeyPatch):
+    drawn = [[types.SimpleNamespace(code=code) for code in ("1", "2", "1", None)]]
+    monkeypatch.setattr(measures, "sample_programs", lambda *arguments, **options: drawn)
+    session: Any = FakeSandbox()
+    assert wrong_programs(session, [problem()]) == [["1", "2"]]
+
+
 def test_programs_that_could_not_be_checked_are_not_wrong(base_writes: Any):
     base_writes("1")
     assert rate([Answers([CASES[1]], 0)], [[True]], broken=True) == (None, 0)
@@ -168,10 +194,138 @@ def test_answer_without_a_program_is_no_wrong_program(base_writes: Any):
 
 def test_reward_tests_have_the_outputs_of_the_reference(monkeypatch: pytest.MonkeyPatch):
     written = Answers([TestCase("1", "wrong"), TestCase("x", "2"), TestCase("1", "3"), TestCase("4", "4")], 1)
-    monkeypatch.setattr(tcg, "generated", lambda *arguments, **options: ([written], 17))
+    monkeypatch.setattr(answers, "generated", lambda *arguments, **options: ([written], 17))
     [row], tokens = reward_tests(FakeSandbox(), None, [problem()])  # type: ignore[arg-type]
     # At most two distinct inputs; the second makes the reference fail.
     assert row == {"problem_id": "a", "tests": [{"input": "1", "output": "<1>"}], "malformed": 1} and tokens == 17
+
+
+def test_random_suites_of_file_problems_are_their_own_tests():
+    drawn = random_suite(problem(), 3, random.Random(0))
+    assert len(drawn) == 3 and {case.input for case in drawn} <= {case.input for case in CASES}
+    assert len(random_suite(problem(tests=CASES[:2]), 8, random.Random(0))) == 2
+
+
+# Preferences from its own answers.
+
+
+class Generator(FakeSandbox):
+    """A session whose generator has answered; token ids are characters."""
+
+    def __init__(self, **settings: Any):
+        super().__init__()
+        self.config.tcg = TCGConfig(suite=2, cases=2, batch=BatchConfig(2, 64), **settings)
+        vocabulary = types.SimpleNamespace(
+            encode=lambda text: list(map(ord, text)), decode=lambda ids: "".join(map(chr, ids))
+        )
+        asked = types.SimpleNamespace(encode=lambda vocabulary, text, cap, keep_end: ([63], False))
+        self.generator = types.SimpleNamespace(vocabulary=vocabulary, prompt=asked)
+
+
+def sample(text: str, ended: bool = True) -> Sample:
+    return Sample(tuple(map(ord, text)), (0.0,) * len(text), ended)
+
+
+def answer_of(one: Example) -> str:
+    return "".join(chr(i) for i, weight in zip(one["tokens"], one["weight"], strict=True) if weight)
+
+
+def test_wrong_outputs_lose_to_right_ones_for_the_same_inputs(monkeypatch: pytest.MonkeyPatch):
+    texts = [
+        "in: 4\nout: <4\n><END>",  # as the reference of this sandbox has it, but "in: 5" is failed by code "5"
+        "in: 5\nout: 7<Step_End>in: 6\nout: 8<END>",
+        "in: 5\nout: 7<Step_End>nothing<END>",
+        "in: 5x\nout: 7<END>",
+    ]
+    drawn = [[sample(text)] for text in texts]
+    monkeypatch.setattr(preferences, "sampled", lambda *arguments, **options: drawn)
+    session: Any = Generator()
+    problems = [Problem("a", "s", Form.STDIN, CASES, solutions=("5",)) for _ in texts]
+    [(right, wrong)], tokens = preferences.corrected_pairs(session, None, problems)
+    assert answer_of(wrong) == texts[1] and tokens == sum(map(len, texts))
+    assert answer_of(right) == "in: 5\nout: <5\n><Step_End>in: 6\nout: <6\n><END>"
+
+
+def test_answers_whose_valid_tests_reject_wrong_programs_win(monkeypatch: pytest.MonkeyPatch):
+    drawn = [
+        [sample(f"in: {value}\nout: 0<END>") for value in (2, 1, 9, 3)],  # "1" rejects the program "1", 9 is invalid
+        [sample("in: 2\nout: 0<END>")] * 4,
+    ]
+    monkeypatch.setattr(preferences, "sampled", lambda *arguments, **options: drawn)
+    monkeypatch.setattr(preferences, "wrong_programs", lambda *arguments: [["1"], ["1"]])
+    session: Any = Generator()
+    problems = [Problem(name, "s", Form.STDIN, CASES, solutions=("9",)) for name in "ab"]
+    [(best, worst)], _ = preferences.coevolution_pairs(session, None, problems)
+    assert (answer_of(best), answer_of(worst)) == ("in: 1\nout: 0<END>", "in: 9\nout: 0<END>")
+
+
+def test_no_source_of_pairs_drowns_in_another():
+    sources: list[list[Any]] = [list(range(100)), [], ["a", "b", "c"]]
+    found: list[Any] = balanced(sources, random.Random(0))
+    assert len(found) == 6 and {"a", "b", "c"} < set(found)
+    assert balanced([[], []], random.Random(0)) == []
+
+
+# Traces and lengths.
+
+
+def curriculum_problem() -> Problem:
+    clauses = [{"operation": "add", "value": 1}, {"operation": "sum", "value": None}]
+    meta = {"input": "list", "clauses": clauses}
+    cases = tuple(TestCase([[n, 2]], n + 4) for n in range(6))
+    return Problem("c", "s", Form.CALL, cases, solutions=("p",), source="curriculum", meta=meta)
+
+
+def test_shuffling_moves_traces_with_their_outputs():
+    session: Any = Generator()
+    session.config.tcg = TCGConfig(trace="clauses", cases=2, answer_tokens=400, batch=BatchConfig(2, 512))
+    pairs = examples.shuffled_pairs(session, [curriculum_problem()], random.Random(0))
+    for right, wrong in pairs:
+        good, bad = answer_of(right).split("<Step_End>"), answer_of(wrong).split("<Step_End>")
+        inputs, rests = zip(*(one.removesuffix("<END>").split("\n", 1) for one in good), strict=True)
+        others, moved = zip(*(one.removesuffix("<END>").split("\n", 1) for one in bad), strict=True)
+        assert others == inputs and moved == rests[::-1] and "2 sum: " in rests[0]
+
+
+def test_equal_outputs_give_no_shuffled_pair():
+    session: Any = Generator()
+    one = problem(tests=[TestCase(f"{i}\n", "0") for i in range(3)])
+    assert examples.shuffled_pairs(session, [one], random.Random(0)) == []
+
+
+def test_a_long_test_is_dropped_and_its_problem_kept():
+    session: Any = Generator()
+    one = problem(tests=[TestCase("7" * 60, "1"), TestCase("2\n", "1")])
+    found, dropped = examples.sft_examples(session, [one], random.Random(0))
+    assert {answer_of(each) for each in found} == {"in: 2\nout: 1<END>"}
+    assert (len(found), dropped) == (2, 2)
+
+
+@pytest.mark.parametrize(("reference", "text"), [("with", "s\np"), ("without", "s")])
+def test_it_may_be_asked_from_the_question_alone(reference: Any, text: str):
+    session: Any = Generator()
+    session.config.tcg = TCGConfig(reference=reference)
+    seen: list[str] = []
+    session.generator.prompt = types.SimpleNamespace(
+        encode=lambda vocabulary, asked, cap, keep_end: (seen.append(asked) or [1], False)
+    )
+    assert examples.prompt(session, curriculum_problem()) == [1] and seen == [text]
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "told"),
+    [
+        ({"trace": "clauses", "template": "{input} {output}"}, "curriculum", "has no field"),
+        ({"template": "{input} {trace} {output}"}, "curriculum", "has the field"),
+        ({"trace": "clauses"}, "taco", "tcg.trace is clauses, which takes problems of the curriculum"),
+        ({"inputs": "short"}, "taco", "tcg.inputs is short"),
+        ({"further_problems": 3}, "taco", "tcg.further_problems is 3"),
+        ({"corrected_problems": -1}, "taco", "tcg.corrected_problems is -1; it must not be negative"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: Any, source: str, told: str):
+    with pytest.raises(UserError, match=told):
+        TCGConfig(**settings).check_source(source)
 
 
 # The stage.
@@ -183,21 +337,21 @@ def trained(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ses
         yield session
 
 
-def scores(session: Session, checkpoint: str, examples: Sequence[Example]) -> np.ndarray:
+def scores(session: Session, checkpoint: str, given: Sequence[Example]) -> np.ndarray:
     model = session.load_policy(checkpoint)
-    batch = padded_batch(list(examples), 16, 160)
-    return sequence_scores(model.graph, model.weights, batch, session.mesh)[: len(examples)]
+    batch = padded_batch(list(given), 16, 160)
+    return sequence_scores(model.graph, model.weights, batch, session.mesh)[: len(given)]
 
 
 def test_fine_tuning_makes_the_template_likelier(trained: Session):
-    examples = tcg.sft_examples(trained, trained.parts.training, random.Random(0))[:16]
-    assert scores(trained, "tcg-sft", examples).mean() > scores(trained, "policy-000", examples).mean() + 10
+    learnt = examples.sft_examples(trained, trained.parts.training, random.Random(0))[0][:16]
+    assert scores(trained, "tcg-sft", learnt).mean() > scores(trained, "policy-000", learnt).mean() + 10
 
 
 def test_preferring_raises_the_margin_of_matching_pairs(trained: Session):
     rng = random.Random(trained.config.seed)  # as the stage drew them: for other shuffles little is sure
-    tcg.sft_examples(trained, trained.parts.training, rng)
-    pairs = tcg.dpo_pairs(trained, trained.parts.training, rng)[:8]
+    examples.sft_examples(trained, trained.parts.training, rng)
+    pairs = examples.shuffled_pairs(trained, trained.parts.training, rng)[:8]
     flat = [one for pair in pairs for one in pair]
     margins = []
     for checkpoint in ("tcg-sft", "tcg"):
@@ -228,12 +382,12 @@ def test_every_selfplay_problem_has_a_row(trained: Session):
 def test_both_phases_are_reported(wee: Path):
     rows = [row for row in read_lines(wee / "metrics.jsonl") if row["stage"] == "tcg"]
     assert any("sft_loss" in row for row in rows) and any("dpo_margin" in row for row in rows)
-    assert {"validity_sft", "validity_dpo", "kill_rate", "tokens_generated"} <= results(wee)["tcg"].keys()
+    assert {"validity_sft", "validity_dpo", "kill_rate", "kill_rate_random", "tokens_generated"} <= results(wee)[
+        "tcg"
+    ].keys()
 
 
 def test_generator_without_problems_to_learn_from_is_refused(wee: Path, runs: Path):
-    from o1coder_jax.errors import UserError
-
     with opened(wee, runs, upto="bootstrap") as session, contextlib.redirect_stderr(io.StringIO()):
         session.parts.training.clear()
         with pytest.raises(UserError, match="tcg: no problem of the training part gives an example"):

@@ -9,17 +9,23 @@ computes. Examples and counts: `python -m o1coder_jax.problems.curriculum --seed
 Standard library only.
 """
 
-from o1coder_jax.problems.curriculum.assembly import build
+from o1coder_jax.problems.curriculum.assembly import build, build_further
 from o1coder_jax.problems.curriculum.config import CurriculumConfig, Parts, TeacherConfig
-from o1coder_jax.problems.curriculum.task import reference_outputs
+from o1coder_jax.problems.curriculum.lessons import random_cases, traces, worked_cases
+from o1coder_jax.problems.curriculum.task import SOURCE, reference_outputs
 from o1coder_jax.problems.curriculum.teacher import Teacher, teacher_accuracy
 
 __all__ = [
+    "SOURCE",
     "CurriculumConfig",
     "Parts",
     "Teacher",
     "TeacherConfig",
     "build",
+    "build_further",
+    "random_cases",
     "reference_outputs",
     "teacher_accuracy",
+    "traces",
+    "worked_cases",
 ]

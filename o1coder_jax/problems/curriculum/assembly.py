@@ -37,6 +37,31 @@ def build(config: CurriculumConfig, seed: int) -> Parts:
 
 def build_with_groups(config: CurriculumConfig, seed: int) -> tuple[Parts, Parting]:
     """`build`, and the groups of templates that it formed."""
+    assembly = _assembled(config, seed)
+    return Parts(**{name: assembly.finish(name) for name in PART_NAMES}), assembly.parting
+
+
+def build_further(config: CurriculumConfig, seed: int, count: int) -> list[Problem]:
+    """`count` problems beyond those of `build`, for training: what they compute is in no other part.
+
+    Raises `UserError` when there are fewer.
+    """
+    assembly = _assembled(config, seed)
+    lengths = config.lengths("training")
+    missing, shares = {"training": 0}, len(lengths)
+    for index, length in enumerate(lengths):
+        missing["training"] += count * (index + 1) // shares - count * index // shares
+        assembly.fill(length, missing)
+    if missing["training"]:
+        raise UserError(
+            f"curriculum: {missing['training']} of {count} further problems cannot be made with "
+            f"{config.min_operations} to {config.max_operations} operations; ask for fewer, or raise instances"
+        )
+    return assembly.finish("training", config.training)
+
+
+def _assembled(config: CurriculumConfig, seed: int) -> _Assembly:
+    """The problems of all four parts, unfinished."""
     assembly = _Assembly(config, seed)
     lengths = {name: config.lengths(name) for name in PART_NAMES}
     missing = dict.fromkeys(PART_NAMES, 0)
@@ -55,7 +80,7 @@ def build_with_groups(config: CurriculumConfig, seed: int) -> tuple[Parts, Parti
             f"curriculum: {sum(missing.values())} of {total} problems cannot be made with {config.min_operations} to "
             f"{config.max_operations} operations{apart}; ask for fewer, raise max_operations or raise instances"
         )
-    return Parts(**{name: assembly.finish(name) for name in PART_NAMES}), assembly.parting
+    return assembly
 
 
 class _Assembly:
@@ -107,12 +132,12 @@ class _Assembly:
         if len(linked) > 1:
             self.parting.refused += 1
             return None
-        ways = [part for part in linked or PART_NAMES if missing[part]]
+        ways = [part for part in linked or missing if missing.get(part)]
         return min(ways, key=lambda part: self._plenty(part, names), default=None)
 
     def _plenty(self, part: str, names: tuple[str, ...]) -> float:
         """How common these operations, first or later, are in a part, by its size: keeps the parts alike."""
-        return sum(self._used_in[part][name, name == names[0]] for name in names) / self._config.size(part)
+        return sum(self._used_in[part][name, name == names[0]] for name in names) / max(self._config.size(part), 1)
 
     def _make_problems(self, template: Template, found: list[Behaviour], wanted: int, part: str) -> list[Problem]:
         problems: list[Problem] = []
@@ -157,13 +182,13 @@ class _Assembly:
             return wording.ALL_PHRASINGS
         return wording.UNSEEN_PHRASINGS if part == "heldout" else wording.SEEN_PHRASINGS
 
-    def finish(self, part: str) -> list[Problem]:
-        """The problems of a part in a seeded order, with their ids."""
-        problems = self._made[part]
+    def finish(self, part: str, first: int = 0) -> list[Problem]:
+        """The problems of a part from number `first` on, in a seeded order, with their ids."""
+        problems = self._made[part][first:]
         random.Random(f"curriculum/{self._seed}/{part}").shuffle(problems)
         return [
             dataclasses.replace(problem, id=f"{SOURCE}-{self._seed}-{part}-{number:05d}")
-            for number, problem in enumerate(problems)
+            for number, problem in enumerate(problems, first)
         ]
 
 

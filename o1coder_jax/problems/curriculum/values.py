@@ -106,6 +106,20 @@ def random_input(kind: Kind, rng: random.Random) -> Value:
     return "".join(rng.choice(_ALPHABET) for _ in range(rng.randint(0, TEXT_LENGTH)))
 
 
+def short_input(kind: Kind, rng: random.Random) -> Value:
+    """A small input of at least two different elements: three to six numbers of mostly one digit, or characters."""
+    while True:
+        if kind is Kind.LIST:
+            low, high = rng.choice(((-3, 6), (-3, 6), (0, 9), (-6, 12)))
+            numbers = [rng.randint(low, high) for _ in range(rng.choice((3, 3, 4, 4, 5, 6)))]
+            if len(set(numbers)) > 1:
+                return numbers
+        else:
+            text = "".join(rng.choice(_ALPHABET) for _ in range(rng.choice((3, 4, 4, 5, 6))))
+            if len(set(text)) > 1 and not text.isdigit():
+                return text
+
+
 @functools.cache
 def _bank(kind: Kind) -> tuple[Value, ...]:
     """Different random inputs, the same in every run, from which all others are drawn."""

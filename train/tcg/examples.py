@@ -1,0 +1,113 @@
+"""What the generator learns from: worked cases as examples, and pairs of right cases and shuffled ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from o1coder_jax import tcg
+from o1coder_jax.problems.curriculum import traces, worked_cases
+from o1coder_jax.records import Problem, TestCase
+from train.data import Example, HostBatch, example, padded_batch
+from train.session import Session
+from train.tcg.config import TCGConfig
+
+Pair = tuple[Example, Example]
+"""A preferred and a rejected answer to one prompt."""
+
+
+def prompt(session: Session, problem: Problem) -> list[int]:
+    """What the generator is asked as token ids, the end kept when it is too long."""
+    asked, config = session.generator, session.config.tcg
+    text = tcg.render_question(problem, problem.solutions[0] if config.reference == "with" else "")
+    return asked.prompt.encode(asked.vocabulary, text, config.prompt_tokens, keep_end=True)[0]
+
+
+def draws(problem: Problem, config: TCGConfig, rng: random.Random) -> list[list[TestCase]]:
+    """Drawings of different test cases: from a problem's own tests, or short ones."""
+    if config.inputs == "short":
+        return [worked_cases(problem, config.cases, rng) for _ in range(config.examples_per_problem)]
+    count = min(config.cases, len(problem.tests))
+    return [rng.sample(problem.tests, count) for _ in range(config.examples_per_problem)] if count else []
+
+
+def traces_of(problem: Problem, cases: Sequence[TestCase], config: TCGConfig) -> list[str] | None:
+    """The cases' traces; None where none are written."""
+    return traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
+
+
+def answer(
+    session: Session,
+    problem: Problem,
+    cases: Sequence[TestCase],
+    *,
+    order: Sequence[int] | None = None,
+) -> list[int]:
+    """The answer that consists of these cases, as token ids.
+
+    Args:
+      order: whose output, and trace, each input gets; its own when it is None.
+    """
+    config = session.config.tcg
+    written = traces_of(problem, cases, config)
+    if order is not None:
+        written = [written[i] for i in order] if written is not None else None
+        cases = [TestCase(case.input, cases[i].output) for case, i in zip(cases, order, strict=True)]
+    parts = tcg.answer_parts(cases, problem.form, config.written, written)
+    return tcg.encode_parts(session.generator.vocabulary, list(parts), split=config.split_values)
+
+
+def fitted(session: Session, problem: Problem, cases: Sequence[TestCase]) -> tuple[list[TestCase], int]:
+    """The cases without the longest ones, as many as it takes for the example to fit into a row and under the caps.
+
+    Returns:
+      The cases that are left, in order, and how many were dropped; the problem itself stays as long as one is left.
+    """
+    config, left = session.config.tcg, list(cases)
+    room = min(config.answer_tokens, config.batch.length - len(prompt(session, problem)))
+    while left and len(answer(session, problem, left)) > room:
+        lengths = [len(answer(session, problem, [case])) for case in left]
+        del left[lengths.index(max(lengths))]
+    return left, len(cases) - len(left)
+
+
+def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Random) -> tuple[list[Example], int]:
+    """Template examples: what is asked, then cases.
+
+    Returns:
+      The examples, and the number of tests that were too long for theirs.
+    """
+    examples, dropped = [], 0
+    for problem in problems:
+        asked = prompt(session, problem)
+        for drawn in draws(problem, session.config.tcg, rng):
+            cases, lost = fitted(session, problem, drawn)
+            dropped += lost
+            if cases:
+                examples.append(example(asked, answer(session, problem, cases)))
+    return examples, dropped
+
+
+def shuffled_pairs(session: Session, problems: Sequence[Problem], rng: random.Random) -> list[Pair]:
+    """(matching, shuffled) answers; problems whose outputs cannot be shuffled apart give none."""
+    pairs = []
+    for problem in problems:
+        for drawn in draws(problem, session.config.tcg, rng):
+            cases, _ = fitted(session, problem, drawn)
+            order = tcg.mismatching_order([case.output for case in cases], rng) if cases else None
+            if order is not None:
+                asked = prompt(session, problem)
+                right, wrong = (answer(session, problem, cases, order=one) for one in (None, order))
+                pairs.append((example(asked, right), example(asked, wrong)))
+    return pairs
+
+
+def dpo_batch(pairs: Sequence[Pair], config: TCGConfig) -> HostBatch:
+    """Chosen and rejected in neighbouring rows; rows without a pair are padding."""
+    rows = 2 * config.dpo_pairs
+    batch = padded_batch([one for pair in pairs for one in pair], rows, config.batch.length)
+    valid = np.zeros(rows, np.float32)
+    valid[: 2 * len(pairs)] = 1.0
+    return batch | {"valid": valid}

@@ -1,0 +1,169 @@
+"""How good a generator is: one set of figures, always taken together, on held-out problems at temperature 1."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from o1coder_jax import tcg
+from o1coder_jax.problems.curriculum import SOURCE, random_cases
+from o1coder_jax.records import Problem, TestCase
+from sandbox.pool import Submission
+from train.programs import sample_programs
+from train.session import Session, policy_name
+from train.tcg.answers import Answers, completed, generated, valid_cases
+
+FIGURES = (
+    "validity",
+    "output_accuracy",
+    "malformed",
+    "input_characters",
+    "distinct",
+    "trivial",
+    "kill_rate",
+)
+REPORTED = (
+    *(f"{name}_{phase}" for phase in ("sft", "dpo") for name in FIGURES),
+    "kill_rate",
+    "kill_rate_random",
+    "wrong_programs",
+)
+"""What a run's summary says of its generator."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a generator is measured against: judged problems, wrong programs for each, and random tests of each."""
+
+    problems: list[Problem]
+    wrong: list[list[str]]
+    random_suites: list[list[TestCase]]
+
+    @classmethod
+    def of(cls, session: Session) -> Field:
+        config = session.config
+        problems = session.parts.heldout[: config.tcg.judged_problems]
+        rng = random.Random(f"{config.seed} random tests")
+        suites = [random_suite(problem, config.tcg.suite, rng) for problem in problems]
+        return cls(problems, wrong_programs(session, problems), suites)
+
+
+def random_suite(problem: Problem, count: int, rng: random.Random) -> list[TestCase]:
+    """Random inputs with true outputs: drawn as the curriculum draws them, or else from the problem's own tests."""
+    if problem.source == SOURCE:
+        return random_cases(problem, count, rng)
+    return rng.sample(problem.tests, min(count, len(problem.tests)))
+
+
+def wrong_programs(session: Session, problems: Sequence[Problem]) -> list[list[str]]:
+    """Different programs of the base policy that fail the hidden tests, for each problem."""
+    policy = session.load_policy(policy_name(0))
+    drawn = sample_programs(session, policy, problems, samples=session.config.tcg.wrong_samples, salt=7)
+    codes = [sorted({one.code for one in of if one.code is not None}) for of in drawn]
+    flat = [(problem, code) for problem, own in zip(problems, codes, strict=True) for code in own]
+    verdicts = iter(session.judge_all(flat, hidden=True))
+    return [
+        [code for code, v in [(code, next(verdicts)) for code in own] if v is not None and v.checked and not v.accepted]
+        for own in codes
+    ]
+
+
+def kill_rate(
+    session: Session, problems: Sequence[Problem], wrong: Sequence[Sequence[str]], suites: Sequence[Sequence[TestCase]]
+) -> float | None:
+    """Share of the wrong programs that these tests reject; a problem without tests rejects none."""
+    killed = kills(session, problems, wrong, suites)
+    return sum(map(sum, killed)) / count if (count := sum(map(len, killed))) else None
+
+
+def kills(
+    session: Session, problems: Sequence[Problem], wrong: Sequence[Sequence[str]], suites: Sequence[Sequence[TestCase]]
+) -> list[list[bool]]:
+    """Whether a problem's tests reject each of its wrong programs."""
+    submissions = [
+        Submission(f"kill:{problem.id}", code, tuple(suite), problem.fn_name, problem.compare, stop_at_failure=True)
+        if suite
+        else None
+        for problem, codes, suite in zip(problems, wrong, suites, strict=True)
+        for code in codes
+    ]
+    verdicts = iter(session.judging.submit_all(submissions).result())
+    out = []
+    for codes in wrong:
+        own = [next(verdicts) for _ in codes]
+        out.append([verdict is not None and verdict.checked and not verdict.accepted for verdict in own])
+    return out
+
+
+def valid_suite(answers: Answers, valid: Sequence[bool], count: int) -> list[TestCase]:
+    """The valid ones among the first `count` different tests."""
+    fine = {id(case) for case, good in zip(answers.cases, valid, strict=True) if good}
+    return [case for case in tcg.distinct(answers.cases)[:count] if id(case) in fine]
+
+
+def figures_of(
+    problems: Sequence[Problem], answers: Sequence[Answers], valid: Sequence[Sequence[bool]]
+) -> dict[str, float | None]:
+    """Figures that need no program but the reference.
+
+    Returns:
+      `validity`: share of all pieces, unreadable ones included, that are cases which the reference passes;
+      `malformed`: share of unreadable pieces; `input_characters`: mean length of an input's text; `distinct`: share of
+      different inputs among a problem's cases; `trivial`: share of inputs without two different elements.
+    """
+    inputs = [(p, case.input) for p, a in zip(problems, answers, strict=True) for case in a.cases]
+    pieces = len(inputs) + (malformed := sum(a.malformed for a in answers))
+    different = sum(len(tcg.distinct(a.cases)) for a in answers)
+
+    def share(count: float, of: int) -> float | None:
+        return count / of if of else None
+
+    return {
+        "validity": share(sum(map(sum, valid)), pieces),
+        "malformed": share(malformed, pieces),
+        "input_characters": share(sum(len(_text(one)) for _, one in inputs), len(inputs)),
+        "distinct": share(different, len(inputs)),
+        "trivial": share(sum(tcg.trivial(one, p.form) for p, one in inputs), len(inputs)),
+    }
+
+
+def _text(case_input: Any) -> str:
+    return case_input.rstrip("\n") if isinstance(case_input, str) else json.dumps(case_input)
+
+
+def output_accuracy(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[float | None, int]:
+    """Share of given inputs, of the problems' own tests, for which the generator writes the right output.
+
+    Returns:
+      The share, and the tokens that were generated.
+    """
+    rng = random.Random(f"{session.config.seed} given inputs")
+    asked, inputs = [], []
+    for problem in problems:
+        for case in rng.sample(problem.tests, min(session.config.tcg.given_inputs, len(problem.tests))):
+            asked.append(problem)
+            inputs.append(case.input)
+    if not asked:
+        return None, 0
+    cases, tokens = completed(session, weights, asked, inputs, salt=10)
+    valid = valid_cases(session, asked, [Answers([case] if case else [], case is None) for case in cases])
+    return sum(map(sum, valid)) / len(asked), tokens
+
+
+def measure(session: Session, weights: Any, field: Field) -> tuple[dict[str, float | None], int]:
+    """All figures of one generator: those of `figures_of`, `output_accuracy` and `kill_rate`.
+
+    Returns:
+      The figures, and the tokens that were generated.
+    """
+    config = session.config.tcg
+    answers, tokens = generated(session, weights, field.problems, answers=-(-config.suite // config.cases), salt=6)
+    valid = valid_cases(session, field.problems, answers)
+    figures = figures_of(field.problems, answers, valid)
+    figures["output_accuracy"], more = output_accuracy(session, weights, field.problems)
+    suites = [valid_suite(a, fine, config.suite) for a, fine in zip(answers, valid, strict=True)]
+    figures["kill_rate"] = kill_rate(session, field.problems, field.wrong, suites)
+    return figures, tokens + more

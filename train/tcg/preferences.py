@@ -1,0 +1,91 @@
+"""Pairs for DPO from what the generator itself writes.
+
+*Corrected*: an answer with a wrong output loses to the same inputs with right ones. *Co-evolution*: of several answers
+to a problem, the one whose valid tests do best against wrong programs of the policy wins (the solution x test matrix);
+the better the policy, the subtler the programs that the tests have to tell from right ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from o1coder_jax.errors import UserError
+from o1coder_jax.problems.curriculum import traces
+from o1coder_jax.records import Problem, TestCase
+from train.data import example
+from train.session import Session
+from train.tcg.answers import Answers, read, sampled, true_cases, valid_cases
+from train.tcg.examples import Pair, answer, prompt
+from train.tcg.measures import kills, wrong_programs
+
+RIVALS = 4  # answers of one problem that meet the same programs
+
+
+def corrected_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:
+    """(right outputs, the generator's own) for answers that are well formed and hold a wrong output.
+
+    Returns:
+      The pairs, and the tokens that were generated.
+    """
+    samples = sampled(session, weights, problems, answers=1, salt=11)
+    answers = [read(session, problem, drawn) for problem, drawn in zip(problems, samples, strict=True)]
+    valid = valid_cases(session, problems, answers)
+    right = true_cases(session, problems, [[case.input for case in a.cases] for a in answers])
+    pairs = []
+    for problem, (sample,), a, fine, cases in zip(problems, samples, answers, valid, right, strict=True):
+        whole = sample.ended and not a.malformed and len(cases) == len(a.cases)
+        if whole and not all(fine) and readable(session, problem, cases):
+            asked = prompt(session, problem)
+            pairs.append((example(asked, answer(session, problem, cases)), example(asked, sample.tokens)))
+    return pairs, sum(len(sample.tokens) for (sample,) in samples)
+
+
+def readable(session: Session, problem: Problem, cases: Sequence[TestCase]) -> bool:
+    """Whether traces can be written for these inputs, where they have to be."""
+    if session.config.tcg.trace == "clauses":
+        try:
+            traces(problem, [case.input for case in cases])
+        except UserError:  # the reference took an input that the statement does not allow
+            return False
+    return True
+
+
+def coevolution_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:
+    """(best, worst) of `RIVALS` answers per problem, by `scores`; problems whose answers do equally well give none.
+
+    Returns:
+      The pairs, and the tokens that were generated.
+    """
+    samples = sampled(session, weights, problems, answers=RIVALS, salt=12)
+    flat = [problem for problem in problems for _ in range(RIVALS)]
+    answers = [read(session, p, [s]) for p, drawn in zip(problems, samples, strict=True) for s in drawn]
+    wrong = [codes for codes in wrong_programs(session, problems) for _ in range(RIVALS)]
+    scored = scores(session, flat, answers, wrong)
+    pairs = []
+    for place, (problem, drawn) in enumerate(zip(problems, samples, strict=True)):
+        own = scored[place * RIVALS : (place + 1) * RIVALS]
+        best, worst = (own.index(find(own)) for find in (max, min))
+        if own[best] > own[worst] and drawn[best].ended:
+            asked = prompt(session, problem)
+            pairs.append((example(asked, drawn[best].tokens), example(asked, drawn[worst].tokens)))
+    return pairs, sum(len(sample.tokens) for drawn in samples for sample in drawn)
+
+
+def scores(
+    session: Session, problems: Sequence[Problem], answers: Sequence[Answers], wrong: Sequence[Sequence[str]]
+) -> list[float]:
+    """How good each answer's tests are: the share of valid ones, plus the share of wrong programs that these reject.
+
+    A program that could not be checked is taken as not rejected; without wrong programs validity alone counts.
+    """
+    valid = valid_cases(session, problems, answers)
+    suites = [
+        [case for case, good in zip(a.cases, fine, strict=True) if good] for a, fine in zip(answers, valid, strict=True)
+    ]
+    killed = kills(session, problems, wrong, suites)
+    out = []
+    for a, fine, dead in zip(answers, valid, killed, strict=True):
+        pieces = len(a.cases) + a.malformed
+        out.append(sum(fine) / max(pieces, 1) + sum(dead) / max(len(dead), 1))
+    return out
