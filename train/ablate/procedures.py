@@ -14,7 +14,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum.task import task_of
 from o1coder_jax.problems.curriculum.values import random_input
 from o1coder_jax.records import TestCase
-from train import head, prm, reason, relabel, rl, sft, tcg
+from train import head, prm, reason, relabel, rl, sft
 from train.ablate.coins import judged_by_coins
 from train.ablate.points import Point, costs_of, measured
 from train.ablate.searches import search
@@ -22,6 +22,7 @@ from train.rivals.budget import Budget, spent
 from train.rivals.compare import train as train_rival
 from train.run import finished_stages
 from train.session import Session, StageName, policy_name
+from train.tcg.answers import reward_tests
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def sft_tests(session: Session) -> list[dict[str, Any]]:
     """Tests for RL by the generator as it was before DPO."""
     graph, weights, _ = session.load_model("tcg-sft")
     _, sampler = session.sampler(graph, weights)
-    return tcg.reward_tests(session, sampler, session.parts.selfplay)[0]
+    return reward_tests(session, sampler, session.parts.selfplay)[0]
 
 
 def _judge(session: Session, task: Task) -> contextlib.AbstractContextManager[None]:
