@@ -40,8 +40,9 @@ def reason_to_stop(config: StoppingConfig, finished: Sequence[FinishedStage], it
     stages = {stage.name: stage for stage in finished}
     if iteration == 1 or any(name.startswith(StageName(iteration)("")) for name in stages):
         return ""
-    scores = [stages[StageName(i)("evaluate")].result["validation_greedy"] or 0.0 for i in range(iteration)]
-    since_best = len(scores) - 1 - scores.index(max(scores))
+    evaluated = [stages.get(StageName(i)("evaluate")) for i in range(iteration)]
+    scores = [stage.result["validation_greedy"] or 0.0 for stage in evaluated if stage is not None]
+    since_best = len(scores) - 1 - scores.index(max(scores)) if scores else 0
     if config.patience and since_best >= config.patience:
         return f"validation is no better than {since_best} round{'s' * (since_best > 1)} ago (stopping.patience)"
     last = [stage for name, stage in stages.items() if name.startswith(StageName(iteration - 1)(""))]
