@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import rich.console
-import rich.table
-
 from o1coder_jax.problems.curriculum import teacher_accuracy
+from train import tables
 from train.bootstrap import teacher_of
 from train.environment import describe
 from train.run import finished_stages
@@ -102,10 +100,7 @@ def _seconds(session: Session) -> dict[str, float]:
 
 def print_table(summary: dict[str, Any]) -> None:
     """One row for the base and one for each iteration."""
-    table = rich.table.Table(title=f"{summary['name']}: held-out problems")
-    columns = ("", "greedy", "sampled", "pass@k", "validation", "ASPR", "gap", "search", "PRM AUC")
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
+    lines = []
     for name, row in [("base", summary["base"]), *((str(r["iteration"]), r) for r in summary["iterations"])]:
         at_k = [v for k, v in row.items() if k.startswith("pass_at_") and not k.startswith("pass_at_1_")]
         cells = (
@@ -118,5 +113,6 @@ def print_table(summary: dict[str, Any]) -> None:
             row.get("solved_by_search"),
             (row.get("prm") or {}).get("auc"),
         )
-        table.add_row(name, *("-" if cell is None else f"{cell:.3f}" for cell in cells))
-    rich.console.Console().print(table)
+        lines.append([name, *("-" if cell is None else f"{cell:.3f}" for cell in cells)])
+    head = ["", "greedy", "sampled", "pass@k", "validation", "ASPR", "gap", "search", "PRM AUC"]
+    tables.print_table(f"{summary['name']}: held-out problems", head, lines)

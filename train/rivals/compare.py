@@ -8,12 +8,9 @@ stage `NNN-rivals` measures all of them. Nothing of the loop is changed. How eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.table
 
 from o1coder_jax.significance import difference
 from train.evaluate import BEST
@@ -25,6 +22,7 @@ from train.rivals.teaching import continued, filtered
 from train.run import Stage, finished_stages
 from train.run_files import read_json
 from train.session import Session, StageName, policy_name
+from train.tables import print_table
 
 FARED = "fared.jsonl"  # in a run folder
 LOOP = "loop"
@@ -131,7 +129,6 @@ def differences(loop: Fared, other: Fared, samples: int, seed: int, resamples: i
 
 def print_tables(name: str, result: dict[str, Any]) -> None:
     """The policies, the differences, and what became of each misconception."""
-    console = rich.console.Console()
     rows: dict[str, dict[str, Any]] = result["policies"]
     rates = [key for key in next(iter(rows.values())) if key == "greedy" or key.startswith("pass@")]
     head = ["", "tokens", "executions", "updates", "seconds", *rates, "gap", "cured"]
@@ -145,12 +142,12 @@ def print_tables(name: str, result: dict[str, Any]) -> None:
         ]
         for policy, row in rows.items()
     ]
-    console.print(_table(title, head, lines))
+    print_table(title, head, lines)
     lines = [
         [f"loop - {other}", *(_difference(by.get(measure)) for measure in rates)]
         for other, by in result["loop_against"].items()
     ]
-    console.print(_table("differences [95 %, problems resampled]", ["", *rates], lines))
+    print_table("differences [95 %, problems resampled]", ["", *rates], lines)
     for other, by in result["loop_against"].items():
         print(f"the loop against {other}: {verdict(by)}", flush=True)
     habits = list(rows["base"]["cure_rate"])
@@ -163,7 +160,7 @@ def print_tables(name: str, result: dict[str, Any]) -> None:
             ]
             for habit in habits
         ]
-        console.print(_table("problems that carry a misconception, share solved", ["", "problems", *rows], lines))
+        print_table("problems that carry a misconception, share solved", ["", "problems", *rows], lines)
 
 
 def verdict(by: dict[str, dict[str, Any]]) -> str:
@@ -189,17 +186,8 @@ def _difference(found: dict[str, Any] | None) -> str:
     if found is None:
         return "-"
     low, high = found["interval"]
-    return f"{found['mean']:+.3f} \\[{low:+.3f}, {high:+.3f}]"
+    return f"{found['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> rich.table.Table:
-    table = rich.table.Table(title=title)
-    for column in head:
-        table.add_column(column, justify="right" if column else "left")
-    for line in lines:
-        table.add_row(*line)
-    return table
