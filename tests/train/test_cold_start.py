@@ -344,7 +344,8 @@ def test_loop_on_real_rows_with_real_tokenizers(
     checkpoints.copy_tokenizer(folder, DATA / "tokenizers" / tokenizer)
     checkpoints.write_checkpoint(folder, family)
     longer = ("--tcg.batch.length", "640", "--search.rollouts", "2")
-    run, done = cold_start(tmp_path, settings, runs, "--problems.path", str(ROWS), *longer)
+    drawn = ("--tcg.suite", "2", "--tcg.wrong_samples", "1", "--evaluate.samples", "1", "--evaluate.aspr_samples", "1")
+    run, done = cold_start(tmp_path, settings, runs, "--problems.path", str(ROWS), *longer, *drawn)
     assert (done.status, done.err) == (0, "")
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
     [row] = summary["iterations"]
