@@ -78,11 +78,6 @@ class Forest:
         return jnp.arange(self.parent.shape[0])
 
     @property
-    def expanded(self) -> Bool[Array, "T N"]:
-        """Which nodes have children."""
-        return self.drawn > 0
-
-    @property
     def places(self) -> int:
         """N: as a node's number, out of range, so that a scatter drops it."""
         return self.parent.shape[1]

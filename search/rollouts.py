@@ -77,13 +77,17 @@ class Orders:
 
 
 def move(forest: Forest, orders: Orders, rules: Rules) -> Forest:
-    """Backs up verdicts, attaches children, and lets every tree walk until it needs something of the host."""
-    forest = _settle(forest, orders, rules)
+    """Attaches children, backs up verdicts, and lets every tree walk until it needs something of the host.
+
+    No tree does both of the first in one turn. In this order each plane is read after it was written, in place; in the
+    other XLA keeps copies of `parent` and `value` for the backup.
+    """
     which, brought = orders.growth.which, jnp.any(orders.growth.fresh, axis=1)
     first = which & brought & (forest.leaf == Forest.NONE)
     forest = replace(grow(forest, orders.growth), leaf=jnp.where(first, _NEXT, forest.leaf))
     if rules.widening.expansions > 1:
         forest = give_up(forest, which, brought, rules.widening)
+    forest = _settle(forest, orders, rules)
 
     def body(state: tuple[Forest, Array]) -> tuple[Forest, Array]:
         forest, _ = state
@@ -119,7 +123,7 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
         table = jnp.asarray(halving_table(forest.children.shape[2], rules.rollouts))
 
     def moving(cursor: Array, leaf: Array) -> Array:
-        inside = forest.walking & forest.expanded[tree, cursor] & ~forest.closed[tree, cursor]
+        inside = forest.walking & (forest.drawn[tree, cursor] > 0) & ~forest.closed[tree, cursor]
         if rules.widening.expansions > 1:
             inside = inside & ~due(forest, cursor, leaf, rules.widening)
         return inside if rules.simulates else inside & ((leaf == Forest.NONE) | (leaf == _NEXT))

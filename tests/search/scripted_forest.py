@@ -184,7 +184,7 @@ def check(forest: Forest, case: Case) -> None:
         links = [(c, n) for n in range(count) for c in children[n].tolist() if c != Forest.NONE]
         assert sorted(links) == [(c, int(parent[c])) for c in range(1, count)]
         inner = np.array([bool(len(row[row != Forest.NONE])) for row in children])
-        assert (inner == forest.expanded[t, :count]).all()
+        assert (inner == (forest.drawn[t, :count] > 0)).all()
         assert not (inner & forest.terminal[t, :count]).any()
         for n in np.flatnonzero(inner):
             below = children[n][children[n] != Forest.NONE]

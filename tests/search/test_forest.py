@@ -65,14 +65,15 @@ def same_tree(forest: Forest, t: int, oracle: Oracle) -> None:
     nodes, width = oracle.nodes, forest.children.shape[2]
     count = len(nodes)
     assert forest.count[t] == count
-    for name in ("parent", "terminal", "visits", "total", "closed", "expanded", "pending", "reward", "judged"):
+    assert (forest.drawn[t, :count] > 0).tolist() == [node.expanded for node in nodes]
+    for name in ("parent", "terminal", "visits", "total", "closed", "pending", "reward", "judged"):
         assert getattr(forest, name)[t, :count].tolist() == [getattr(node, name) for node in nodes], name
     slots = [[Forest.NONE if s is None else s for s in node.slots] for node in nodes]
     slots = [row + [Forest.NONE] * (width - len(row)) for row in slots]
     assert forest.children[t, :count].tolist() == slots
     assert (forest.rollouts[t], forest.asked[t]) == (oracle.done, len(oracle.asked))
     assert (forest.parent[t, count:] == Forest.NONE).all()
-    for name in ("visits", "total", "pending", "terminal", "closed", "expanded"):
+    for name in ("visits", "total", "pending", "terminal", "closed", "drawn"):
         assert not getattr(forest, name)[t, count:].any()
 
 
