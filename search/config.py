@@ -13,7 +13,8 @@ from search.rollouts import Rules
 from search.selection import SelectionConfig
 from search.widening import Widening
 
-Preset = Literal["own", "paper", "o1coder", "puct", "gumbel"]
+Preset = Literal["own", "paper", "o1coder", "puct", "gumbel", "boltzmann"]
+EXPANSIONS = 16  # of a node by the boltzmann rule, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,11 @@ class SearchConfig:
             )
         if self.expansions > 1 and self.preset == "own":
             self._check_widening()
+        boltzmann = "boltzmann" in (self.preset, self.selection.rule if self.preset == "own" else "")
+        if boltzmann and self.baseline.kind == "none" and not self.merge_identical:
+            raise UserError(
+                "search.merge_identical is false, but the boltzmann rule draws without replacement; set it to true"
+            )
 
     def _check_widening(self) -> None:
         if self.selection.rule == "gumbel" or self.selection.reselect:
@@ -157,8 +163,9 @@ class SearchConfig:
                  and a repetition penalty of 1.1
         puct     a prior from the steps' log-probabilities; values from the process reward model with `value_weight`
         gumbel   sequential halving at the root, with the same prior and values
+        boltzmann  one candidate at a time, without replacement, weighed by rewards; values as for puct
 
-        `own` and `puct` alone widen. A baseline has none of these; best-of-n draws one candidate a step.
+        `own`, `puct` and `boltzmann` alone widen. A baseline has none of these; best-of-n draws one candidate a step.
         """
         once = dataclasses.replace(self, expansions=1, widening=0.0)
         if self.baseline.kind == "best_of_n":
@@ -167,7 +174,7 @@ class SearchConfig:
             return dataclasses.replace(once, preset="own", value_weight=0.0)
         if self.preset == "own":
             return self
-        widens = self if self.preset == "puct" else once
+        widens = self if self.preset in ("puct", "boltzmann") else once
         plain = dataclasses.replace(widens, preset="own", alpha=0.1, best_code_only=False, double_headers=False)
         if self.preset == "paper":
             return dataclasses.replace(plain, selection=SelectionConfig(), value_weight=0.0)
@@ -183,7 +190,16 @@ class SearchConfig:
                 window=1,
                 sampling=dataclasses.replace(self.sampling, repetition_penalty=1.1),
             )
+        if self.preset == "boltzmann":
+            expansions = self.expansions if self.expansions > 1 else EXPANSIONS
+            selection = dataclasses.replace(self.selection, rule="boltzmann", reselect=False)
+            return dataclasses.replace(plain, selection=selection, samples=1, expansions=expansions)
         return dataclasses.replace(plain, selection=SelectionConfig(rule=self.preset, exploration=1.25))
+
+    @property
+    def draws_on(self) -> bool:
+        """Whether walks choose between a node's children and a fresh draw; of resolved settings."""
+        return self.selection.rule == "boltzmann"
 
     @property
     def rules(self) -> Rules:

@@ -68,7 +68,7 @@ class Device:
         self.own_head = bool(policy.head) and reward_model is None
         self.keeps_states = self.own_head or config.expansions > 1
         shape = (self.trees, config.nodes, config.samples * config.expansions, config.window, config.rollouts)
-        self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape))
+        self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape, mass=config.draws_on))
         self._generation = shard_own_caches(mesh, plans.empty_generation(model, config, self.sizes, self.parts))
         self._pages = shard_own_caches(mesh, plans.empty_pages(model, config, self.sizes, self.parts))
         self._states = (

@@ -17,6 +17,22 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Mass:
+    """How much of what the policy draws a tree has not reached yet; kept for the boltzmann rule alone.
+
+    Attributes:
+      chance: (T, N), the probability of a step where it was drawn.
+      left: (T, N), of what the policy draws below a node, the share that no rollout has reached.
+      vain: (T,), expansions that brought nothing new.
+    """
+
+    chance: Float[Array, "T N"]
+    left: Float[Array, "T N"]
+    vain: Int[Array, " T"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Forest:
     """The trees.
 
@@ -42,6 +58,7 @@ class Forest:
       ends, leaves, again: (T, R), for each rollout that has reached its end: the node there, its `leaf`, and whether
         it came once more to a terminal that was judged before; NONE, NONE and False for those to come.
       seed: (T, 2), key data; a tree's random choices depend on it alone.
+      mass: see there.
     """
 
     NONE: ClassVar[int] = -1
@@ -71,6 +88,7 @@ class Forest:
     leaves: Int[Array, "T R"]
     again: Bool[Array, "T R"]
     seed: UInt32[Array, "T 2"]
+    mass: Mass | None = None
 
     @property
     def trees(self) -> Int[Array, " T"]:
@@ -83,7 +101,7 @@ class Forest:
         return self.parent.shape[1]
 
 
-def empty(trees: int, nodes: int, width: int, window: int, rollouts: int = 0) -> Forest:
+def empty(trees: int, nodes: int, width: int, window: int, rollouts: int = 0, *, mass: bool = False) -> Forest:
     """Trees that are only a root. The ends of further than `rollouts` rollouts are not kept."""
 
     def full(value: float, dtype: type, *shape: int) -> Array:  # buffers that are donated must not be shared
@@ -115,6 +133,7 @@ def empty(trees: int, nodes: int, width: int, window: int, rollouts: int = 0) ->
         leaves=full(Forest.NONE, jnp.int32, rollouts),
         again=full(False, jnp.bool_, rollouts),
         seed=full(0, jnp.uint32, 2),
+        mass=Mass(full(1, jnp.float32, nodes), full(1, jnp.float32, nodes), full(0, jnp.int32)) if mass else None,
     )
 
 
@@ -122,7 +141,7 @@ def plant(forest: Forest, which: Bool[Array, " T"], seed: UInt32[Array, "T 2"]) 
     """Clears the chosen trees down to a root with a new seed."""
     trees, nodes, width = forest.children.shape
     window, rollouts = forest.waiting.shape[1], forest.ends.shape[1]
-    fresh = replace(empty(trees, nodes, width, window, rollouts), seed=seed)
+    fresh = replace(empty(trees, nodes, width, window, rollouts, mass=forest.mass is not None), seed=seed)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -139,7 +158,7 @@ class Growth:
       which: (T,), the trees that grow.
       fresh: (T, C), candidates that become children; at least one at a first expansion, and places must be left.
       terminal: (T, C), candidates after which nothing may follow.
-      prior, value: (T, C), as in `Forest`.
+      prior, value: (T, C), as in `Forest`; `chance` as in `Mass`, if there is one.
     """
 
     which: Bool[Any, " T"]
@@ -147,6 +166,7 @@ class Growth:
     terminal: Bool[Any, "T C"]
     prior: Float[Any, "T C"]
     value: Float[Any, "T C"]
+    chance: Float[Any, "T C"] | None = None
 
 
 def grow(forest: Forest, new: Growth) -> Forest:
@@ -161,6 +181,9 @@ def grow(forest: Forest, new: Growth) -> Forest:
     def put(plane: Array, value: Array) -> Array:
         return plane.at[at].set(value, mode="drop")
 
+    mass = forest.mass
+    if mass is not None and new.chance is not None:
+        mass = replace(mass, chance=put(mass.chance, new.chance))
     return replace(
         forest,
         parent=put(forest.parent, forest.cursor[:, None]),
@@ -170,6 +193,7 @@ def grow(forest: Forest, new: Growth) -> Forest:
         value=put(forest.value, new.value),
         drawn=forest.drawn.at[tree, cursor].add(1, mode="drop"),
         count=forest.count + jnp.sum(fresh, axis=1),
+        mass=mass,
     )
 
 

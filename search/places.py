@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ class Places:
         settles, counted, starts, which = np.zeros((4, count), bool)
         reward = np.zeros(count, np.float32)
         fresh, terminal = np.zeros((2, count, width), bool)
-        prior, value = np.zeros((2, count, width), np.float32)
+        prior, value, chance = np.zeros((3, count, width), np.float32)
         for place, growing in enumerate(self.trees):
             if not isinstance(growing, Growing):
                 continue
@@ -136,9 +137,11 @@ class Places:
                 terminal[place] = [step.terminal for step in steps]
                 prior[place] = [step.prior for step in steps]
                 value[place] = [step.opinion or 0.0 for step in steps]
+                chance[place] = [math.exp(step.log_probability) for step in steps]
                 self._adopt(place, new)
             starts[place] = growing.may_start
-        return Orders(settles, reward, counted, Growth(which, fresh, terminal, prior, value), starts)
+        growth = Growth(which, fresh, terminal, prior, value, chance if self.config.draws_on else None)
+        return Orders(settles, reward, counted, growth, starts)
 
     def _adopt(self, place: int, new: Attached) -> None:
         self.part(place).adopt(new.expansion, new.numbers)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from search.backup import close, pass_through
+from search.boltzmann import arms, begin_again, spend
 from search.forest import Forest, Growth, grow
 from search.selection import (
     SelectionConfig,
@@ -86,7 +87,10 @@ def move(forest: Forest, orders: Orders, rules: Rules) -> Forest:
     first = which & brought & (forest.leaf == Forest.NONE)
     forest = replace(grow(forest, orders.growth), leaf=jnp.where(first, _NEXT, forest.leaf))
     if rules.widening.expansions > 1:
-        forest = give_up(forest, which, brought, rules.widening)
+        boltzmann = rules.selection.rule == "boltzmann"
+        forest = give_up(forest, which, brought, rules.widening, in_vain=not boltzmann)
+        if boltzmann:
+            forest = begin_again(forest, which & ~brought, orders.starts)
     forest = _settle(forest, orders, rules)
 
     def body(state: tuple[Forest, Array]) -> tuple[Forest, Array]:
@@ -124,7 +128,9 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
 
     def moving(cursor: Array, leaf: Array) -> Array:
         inside = forest.walking & (forest.drawn[tree, cursor] > 0) & ~forest.closed[tree, cursor]
-        if rules.widening.expansions > 1:
+        if config.rule == "boltzmann":
+            inside = inside & ~_draws_afresh(forest, cursor, leaf, rules)
+        elif rules.widening.expansions > 1:
             inside = inside & ~due(forest, cursor, leaf, rules.widening)
         return inside if rules.simulates else inside & ((leaf == Forest.NONE) | (leaf == _NEXT))
 
@@ -135,6 +141,8 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
             score = uct(kin, exploration, chances(forest, cursor))
         elif config.rule == "puct":
             score = puct(kin, exploration)
+        elif config.rule == "boltzmann":
+            score = arms(forest, kin, config, rules.widening.expansions).children
         else:
             root = gumbel_root(kin, config, noise, table)
             score = jnp.where((cursor == 0)[:, None], root, gumbel_inner(kin, config))
@@ -149,6 +157,13 @@ def _walk(forest: Forest, rules: Rules) -> Forest:
     start = (forest.cursor, forest.leaf, moving(forest.cursor, forest.leaf))
     cursor, leaf, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), step, start)
     return replace(forest, cursor=cursor, leaf=leaf)
+
+
+def _draws_afresh(forest: Forest, node: Int[Array, " T"], leaf: Int[Array, " T"], rules: Rules) -> Bool[Array, " T"]:
+    """Whether a walk by the boltzmann rule that has added nothing yet stops at this expanded node, to draw there."""
+    kin = family(forest, node, use_value=rules.value_weight > 0)
+    found = arms(forest, kin, rules.selection, rules.widening.expansions)
+    return (leaf == Forest.NONE) & (found.fresh > jnp.max(found.children, axis=1))
 
 
 def _older(forest: Forest, node: Int[Array, " T"], rules: Rules) -> Int[Array, " T"]:
@@ -179,6 +194,8 @@ def _arrive(forest: Forest, rules: Rules) -> tuple[Forest, Bool[Array, " T"]]:
         forest = replace(forest, visits=forest.visits.at[again].add(1, mode="drop"))
         above = forest.parent[tree, node]
         forest = pass_through(forest, known, above, visits=1, reward=forest.reward[tree, node])
+    elif rules.selection.rule == "boltzmann":
+        forest = spend(forest, asks, node, rules.selection, rules.widening.expansions)
     else:
         forest = close(forest, asks, node, rules.widening.expansions)
     if not rules.simulates:

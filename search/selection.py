@@ -4,6 +4,7 @@
     puct     Q/N + c P sqrt(N_parent) / (1 + N) (Silver et al. 2017), P from the steps' log-probabilities
     gumbel   sequential halving at the root, the improved policy's deterministic choice below it
              (Danihelka et al. 2022)
+    boltzmann  what the policy has left to draw, weighed by what was rewarded: see `boltzmann.py`
 
 N counts rollouts that await their verdict, Q does not: a virtual loss.
 """
@@ -36,17 +37,21 @@ class SelectionConfig:
       reselect: terminals that were judged may be reached again, as in the published code; otherwise what is
         exhausted is closed.
       visit_weight, value_scale: c_visit and c_scale of the gumbel rule.
+      sharpness: of the boltzmann rule: how many nats a mean reward of 1 is worth.
+      exhausted: of the boltzmann rule: below this share left a node is closed.
     """
 
-    rule: Literal["uct", "puct", "gumbel"] = "uct"
+    rule: Literal["uct", "puct", "gumbel", "boltzmann"] = "uct"
     exploration: float = 2.0
     schedule: Literal["constant", "linear", "exponential"] = "constant"
     reselect: bool = False
     visit_weight: float = 50.0
     value_scale: float = 0.1
+    sharpness: float = 2.0
+    exhausted: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("exploration", "visit_weight", "value_scale"):
+        for name in ("exploration", "visit_weight", "value_scale", "sharpness", "exhausted"):
             if getattr(self, name) < 0:
                 raise UserError(f"search.selection.{name} is {getattr(self, name)}; it must not be negative")
 

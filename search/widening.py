@@ -42,16 +42,20 @@ def due(forest: Forest, node: Int[Array, " T"], leaf: Int[Array, " T"], widening
     return (leaf == Forest.NONE) & (number < widening.expansions) & wanted
 
 
-def give_up(forest: Forest, grew: Bool[Array, " T"], brought: Bool[Array, " T"], widening: Widening) -> Forest:
+def give_up(
+    forest: Forest, grew: Bool[Array, " T"], brought: Bool[Array, " T"], widening: Widening, *, in_vain: bool = True
+) -> Forest:
     """Closes nodes that were expanded in vain, with what is exhausted by that; their walks begin again at the root.
 
     Args:
       grew: trees whose cursor's node was expanded; `brought` where that gave it a new child.
+      in_vain: one expansion in vain is enough, where all else is known; otherwise the last that is allowed.
     """
     tree, cursor = forest.trees, forest.cursor
     done = grew & spent(forest, cursor)
-    vain = jnp.where(done & ~brought, cursor, forest.places)
-    forest = replace(forest, drawn=forest.drawn.at[tree, vain].set(widening.expansions, mode="drop"))
+    if in_vain:
+        vain = jnp.where(done & ~brought, cursor, forest.places)
+        forest = replace(forest, drawn=forest.drawn.at[tree, vain].set(widening.expansions, mode="drop"))
     forest = close(forest, done & (forest.drawn[tree, cursor] >= widening.expansions), cursor, widening.expansions)
     lost = forest.walking & forest.closed[tree, cursor] & ~forest.terminal[tree, cursor]
     return replace(

@@ -22,11 +22,12 @@ Reward = float | None  # None: could not be checked
 
 
 class Candidate(NamedTuple):
-    """A step that was drawn: whether it ends its path, its log-probability, and its value in [0, 1]."""
+    """A step that was drawn: whether it ends its path, its log-probability, its value in [0, 1], its probability."""
 
     terminal: bool
     prior: float = 0.0
     value: float = 0.0
+    chance: float = 1.0
 
 
 @dataclass
@@ -35,6 +36,7 @@ class OracleNode:
     terminal: bool = False
     prior: float = 0.0
     value: float = 0.0
+    chance: float = 1.0
     slots: list[int | None] = field(default_factory=list)  # children, None where a candidate was merged away
     drawn: int = 0
     closed: bool = False
@@ -43,6 +45,7 @@ class OracleNode:
     pending: int = 0
     reward: float = 0.0
     judged: bool = False
+    left: float = 1.0
 
     @property
     def children(self) -> list[int]:
@@ -86,6 +89,7 @@ class Oracle:
     _missing: deque[tuple[int, int | None]] = field(default_factory=deque)
     _allowed: bool = True
     _each: int = 0
+    _vain: int = 0
 
     def grow(self) -> Oracle:
         while True:
@@ -107,13 +111,19 @@ class Oracle:
         while not self.nodes[node].terminal and (self.value_weight < 1 or leaf is None):
             adds = not self.nodes[node].expanded or (leaf is None and self._widens(node))
             if adds and not self._attach(node):
-                if self._all_closed(node):  # drawn in vain: there is nothing here, begin again
-                    self.nodes[node].drawn = self.expansions
+                if not self._boltzmann:
+                    self.nodes[node].drawn = self.expansions if self._all_closed(node) else self.nodes[node].drawn
+                if self._all_closed(node) and self.nodes[node].drawn >= self.expansions:
+                    # There is nothing here: begin again.
                     for passed in self.path(node):
                         self._close(self.nodes[passed])
                     if self.nodes[0].closed:
                         return
                     node = 0
+                if self._boltzmann:
+                    self._vain, node = self._vain + 1, 0
+                    if not self._allowed:
+                        return
                 continue
             # What a rollout adds first is what it goes to.
             old = self.nodes[node].slots[: -self._each] if adds and leaf is None else []
@@ -129,8 +139,15 @@ class Oracle:
     def _all_closed(self, node: int) -> bool:
         return all(self.nodes[child].closed for child in self.nodes[node].children)
 
+    @property
+    def _boltzmann(self) -> bool:
+        return self.config.rule == "boltzmann"
+
     def _widens(self, node: int) -> bool:
         """Progressive widening: 1 + c sqrt(N) expansions, another when nothing is open below, up to the bound."""
+        if self._boltzmann:
+            weights = self._weights(node)
+            return None in weights and max(weights, key=weights.__getitem__) is None
         number, passed = self.nodes[node].drawn, self.nodes[node].passed
         more = self._all_closed(node) or number < 1 + self.widening * math.sqrt(passed)
         return number < self.expansions and more
@@ -142,7 +159,7 @@ class Oracle:
         for new in candidates:
             self.nodes[node].slots.append(None if new is None else len(self.nodes))
             if new is not None:
-                self.nodes.append(OracleNode(node, new.terminal, new.prior, new.value))
+                self.nodes.append(OracleNode(node, new.terminal, new.prior, new.value, new.chance))
         self.nodes[node].drawn += 1
         self._allowed = self.starts()
         return any(new is not None for new in candidates)
@@ -157,8 +174,10 @@ class Oracle:
         self.asked.append(node)
         for passed in self.path(node):
             self.nodes[passed].pending += 1
-            if not self.config.reselect:
+            if not self.config.reselect and not self._boltzmann:
                 self._close(self.nodes[passed])
+        if self._boltzmann:
+            self._spend(node)
 
     def _settle(self) -> None:
         """The oldest verdict that is missing comes."""
@@ -187,7 +206,35 @@ class Oracle:
         below = all(self.nodes[child].closed for child in node.children)
         node.closed = node.terminal or (node.drawn >= self.expansions and below)
 
+    def _spend(self, number: int) -> None:
+        """What was reached is no longer left to draw; where hardly anything is, nobody goes again."""
+        gone = self.nodes[number].left
+        for passed in self.path(number):
+            node = self.nodes[passed]
+            node.left -= gone
+            last = node.drawn >= self.expansions or self._uncovered(passed) < self.config.exhausted
+            node.closed |= node.terminal or node.left < self.config.exhausted or (self._all_closed(passed) and last)
+            gone *= node.chance
+
     # The rules.
+
+    def _uncovered(self, number: int) -> float:
+        return max(1 - sum(self.nodes[child].chance for child in self.nodes[number].children), 0.0)
+
+    def _weights(self, number: int) -> dict[int | None, float]:
+        """Log-weight and noise of the open children, and of a fresh draw (None) where one is allowed."""
+        node = self.nodes[number]
+        noise = _noise(self.seed, self.done, self._vain, number, width=1 + self._each * self.expansions)
+        weights: dict[int | None, float] = {}
+        if node.drawn < self.expansions:
+            mean = node.total / max(node.passed, 1)
+            weights[None] = _log(self._uncovered(number)) + self.config.sharpness * mean + noise[0]
+        for child in node.children:
+            if not self.nodes[child].closed:
+                mass = self.nodes[child].chance * self.nodes[child].left
+                tilt = self.config.sharpness * self._mean(child)
+                weights[child] = _log(mass) + tilt + noise[1 + node.slots.index(child)]
+        return weights
 
     def _choose(self, number: int, *, without: Sequence[int | None] = ()) -> int:
         node = self.nodes[number]
@@ -198,6 +245,9 @@ class Oracle:
                 chance = _uniform(self.seed, self.done, number, width=self._each * self.expansions)
                 return max(unvisited, key=lambda child: chance[node.slots.index(child)])
             return max(able, key=lambda child: self._uct(node, self.nodes[child]))
+        if self._boltzmann:
+            weights = self._weights(number)
+            return max(able, key=weights.__getitem__)
         if self.config.rule == "puct":
             share = self._softmax({child: self.nodes[child].prior for child in node.children})
             spread = self._exploration() * math.sqrt(max(node.passed, 1))
@@ -280,6 +330,22 @@ def _draw_uniform(seed, rollout, node, *, width):
 
 def _uniform(seed: np.ndarray, rollout: int, node: int, *, width: int) -> list[float]:
     return np.asarray(_draw_uniform(seed, rollout, node, width=width)).tolist()
+
+
+def _log(mass: float) -> float:
+    return math.log(max(mass, 1e-30))
+
+
+@functools.partial(jax.jit, static_argnames=("width",))
+def _draw_noise(seed, rollout, vain, node, *, width):
+    key = jax.random.wrap_key_data(seed)
+    for step in (SELECTION, rollout, vain, node):
+        key = jax.random.fold_in(key, step)
+    return jax.random.gumbel(key, (width,))
+
+
+def _noise(seed: np.ndarray, rollout: int, vain: int, node: int, *, width: int) -> list[float]:
+    return np.asarray(_draw_noise(seed, rollout, vain, node, width=width)).tolist()
 
 
 @functools.partial(jax.jit, static_argnames=("width",))

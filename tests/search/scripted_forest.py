@@ -84,7 +84,7 @@ class Script:
         for slot in range(self.case.width):
             merged = slot + time > 0 and rng.random() < self.merged
             terminal = len(path) + 1 >= self.case.depth or rng.random() < self.terminal
-            new = Candidate(terminal, rng.uniform(-3, 0), rng.randrange(65) / 64)
+            new = Candidate(terminal, rng.uniform(-3, 0), rng.randrange(65) / 64, rng.randrange(1, 33) / 64)
             out.append(None if merged else new)
             if not merged:
                 self.paths.append((*path, time * self.case.width + slot))
@@ -125,7 +125,8 @@ class Host:
 
 
 def _empty(case: Case, trees: int) -> Forest:
-    return empty(trees, case.nodes, case.width * case.widening.expansions, case.window)
+    mass = case.selection.rule == "boltzmann"
+    return empty(trees, case.nodes, case.width * case.widening.expansions, case.window, mass=mass)
 
 
 def grow_forest(case: Case, numbers: Sequence[int], *, late: int | None = None) -> tuple[Forest, list[Host]]:
@@ -159,7 +160,7 @@ def _orders(hosts: Sequence[Host], seen: Forest, now: int) -> Orders:
     settles, counted, starts, which = np.zeros((4, trees), bool)
     reward = np.zeros(trees, np.float32)
     fresh, terminal = np.zeros((2, trees, width), bool)
-    prior, value = np.zeros((2, trees, width), np.float32)
+    prior, value, chance = np.zeros((3, trees, width), np.float32)
     for t, host in enumerate(hosts):
         if host.missing and host.missing[0][1] <= now and not seen.walking[t]:
             verdict = host.script.reward(host.missing.popleft()[0])
@@ -169,9 +170,11 @@ def _orders(hosts: Sequence[Host], seen: Forest, now: int) -> Orders:
             which[t] = True
             for k, new in enumerate(host.script.candidates(int(seen.cursor[t]))):
                 if new is not None:
-                    fresh[t, k], (terminal[t, k], prior[t, k], value[t, k]) = True, new
+                    fresh[t, k], (terminal[t, k], prior[t, k], value[t, k], chance[t, k]) = True, new
         starts[t] = host.script.may_start()
-    return Orders(settles, reward, counted, Growth(which, fresh, terminal, prior, value), starts)
+    boltzmann = hosts[0].script.case.selection.rule == "boltzmann"
+    growth = Growth(which, fresh, terminal, prior, value, chance if boltzmann else None)
+    return Orders(settles, reward, counted, growth, starts)
 
 
 def check(forest: Forest, case: Case) -> None:
@@ -191,7 +194,14 @@ def check(forest: Forest, case: Case) -> None:
             assert visits[below].sum() <= visits[n]
             assert pending[below].sum() <= pending[n]
             last = forest.drawn[t, n] >= case.widening.expansions
-            assert closed[n] == (closed[below].all() and last and not case.selection.reselect)
+            exhausted = closed[below].all() and last and not case.selection.reselect
+            if forest.mass is None:
+                assert closed[n] == exhausted
+            else:
+                fresh = max(1 - forest.mass.chance[t, below].sum(), 0)
+                left = fresh + (forest.mass.chance[t, below] * forest.mass.left[t, below]).sum()
+                assert fresh == 0 or forest.mass.left[t, n] == left  # else the script's chances add up to more than 1
+                assert closed[n] >= exhausted
         if case.window > 1:
             assert pending[0] == forest.asked[t] - forest.settled[t]
         assert 0 <= forest.asked[t] - forest.settled[t] <= case.window

@@ -35,6 +35,9 @@ CASES = [
     Case(SelectionConfig(exploration=0.5), window=2, width=1, depth=3, rollouts=30, widening=Widening(8, 2.0)),
     Case(SelectionConfig(rule="puct", exploration=0.5), window=4, value_weight=0.5, width=2, widening=Widening(5, 0.7)),
     Case(SelectionConfig(rule="puct"), value_weight=1.0, width=2, depth=3, widening=Widening(3, 1.0)),
+    Case(SelectionConfig(rule="boltzmann"), width=1, rollouts=30, trees=16, widening=Widening(16)),
+    Case(SelectionConfig(rule="boltzmann", sharpness=0.0), window=4, value_weight=0.5, widening=Widening(4)),
+    Case(SelectionConfig(rule="boltzmann", exhausted=0.0), window=2, width=2, value_weight=1.0, widening=Widening(5)),
     Case(SelectionConfig(reselect=True)),
     Case(SelectionConfig(reselect=True, rule="puct"), window=4, value_weight=0.5, depth=3),
     Case(SelectionConfig(reselect=True, rule="gumbel"), window=2, value_weight=1.0, depth=3),
@@ -100,7 +103,7 @@ def test_tree_alone_is_the_tree_in_company(case):
         same_tree(forest, 0, Script(number, case).oracle(case.seeds([number])[0]))
 
 
-@pytest.mark.parametrize("preset", ["own", "paper", "o1coder", "puct", "gumbel"])
+@pytest.mark.parametrize("preset", ["own", "paper", "o1coder", "puct", "gumbel", "boltzmann"])
 def test_every_preset_is_among_the_cases(preset):
     rules = SearchConfig(preset=preset).resolved().rules
     assert (rules.selection, rules.window, rules.value_weight) in [

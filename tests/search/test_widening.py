@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from unittest import mock
 
@@ -11,7 +12,7 @@ import pytest
 
 from o1coder_jax.sampling import seed_for
 from search import waves
-from search.tree import Tree
+from search.tree import Node, Tree
 from tests.search.by_hand import ByHand
 from tests.search.oracle import Candidate, Oracle
 from tests.search.scripted import CONFIG, PROBLEMS, grown, head, policy, searching
@@ -19,6 +20,7 @@ from tests.search.test_pools import alike
 from tests.search.test_waves import check_log_probabilities, compiled
 
 WIDE = dataclasses.replace(CONFIG, samples=2, expansions=4, widening=1.0, rollouts=12, merge_identical=True)
+DRAWN_ON = dataclasses.replace(CONFIG, preset="boltzmann", rollouts=12, merge_identical=True)
 ONE = dataclasses.replace(WIDE, samples=1, depth=4, merge_identical=False)
 
 Draws = list[tuple[int, list[tuple[int, ...]], list[bool]]]
@@ -29,8 +31,13 @@ def coder():
     return policy()
 
 
+@pytest.fixture(scope="module", params=[WIDE, DRAWN_ON], ids=["widening", "boltzmann"])
+def config(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def found(coder) -> tuple[dict[str, Tree], dict[str, Draws]]:
+def found(coder, config) -> tuple[dict[str, Tree], dict[str, Draws]]:
     """The trees, and of each its expansions in order: the node, the candidates' tokens, and which became children."""
     draws: dict[str, Draws] = {}
     attach = Tree.attach
@@ -42,35 +49,40 @@ def found(coder) -> tuple[dict[str, Tree], dict[str, Draws]]:
         return fresh
 
     with mock.patch.object(Tree, "attach", noted):
-        return grown(WIDE, policy=coder), draws
+        return grown(config, policy=coder), draws
 
 
-def test_trees_are_those_of_the_plain_algorithm(found):
+def test_trees_are_those_of_the_plain_algorithm(found, config):
     """The oracle walks through the same candidates, in the same order; None for those that repeat a child."""
     trees, draws = found
+    rules = config.resolved().rules
     for tree in trees.values():
         expansions, children = iter(draws[tree.problem.id]), iter(tree.nodes[1:])
 
         def expand(node, expansions=expansions, children=children):
             parent, _, fresh = next(expansions)
             assert parent == node
-            return [Candidate(next(children).terminal) if is_new else None for is_new in fresh]
+            return [candidate(next(children)) if is_new else None for is_new in fresh]
 
         seed = np.asarray(seed_for(0, 1, zlib.crc32(tree.problem.id.encode())))
         oracle = Oracle(
             seed,
-            WIDE.rollouts,
-            WIDE.selection,
+            rules.rollouts,
+            rules.selection,
             expand,
             lambda node, tree=tree: tree.nodes[node].reward,
-            expansions=WIDE.expansions,
-            widening=WIDE.widening,
+            expansions=rules.widening.expansions,
+            widening=rules.widening.weight,
         ).grow()
         assert next(expansions, None) is None
         assert next(children, None) is None
         assert [node.visits for node in tree.nodes] == [node.visits for node in oracle.nodes]
         for node, expected in zip(tree.nodes, oracle.nodes, strict=True):
             assert node.value == (pytest.approx(expected.total / node.visits) if node.visits else None)
+
+
+def candidate(node: Node) -> Candidate:
+    return Candidate(node.terminal, chance=math.exp(node.log_probability))
 
 
 def test_candidates_that_repeat_a_child_are_none(found):
@@ -93,8 +105,8 @@ def test_paths_that_are_opened_again_go_on_from_the_state_that_was_kept(coder, f
     check_log_probabilities(coder, found[0])
 
 
-def test_other_problems_compile_nothing(found, caplog):
-    assert compiled(caplog, lambda: searching(WIDE, PROBLEMS[:5], policy=policy(3), seed=5)) == []
+def test_other_problems_compile_nothing(found, config, caplog):
+    assert compiled(caplog, lambda: searching(config, PROBLEMS[:5], policy=policy(3), seed=5)) == []
 
 
 @pytest.fixture
