@@ -7,6 +7,7 @@ the file `ledger.jsonl` of the run folder: what an unfinished stage added is tak
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Problem
-from search.tree import Tree
+from search.tree import Node, Tree
 
 if TYPE_CHECKING:
     from train.session import Session
@@ -157,11 +158,23 @@ def searched(session: Session, iteration: int) -> list[Problem]:
 
 
 def of_tree(tree: Tree, iteration: int) -> Tally:
-    """A tree's rollouts that ended in a terminal and could be checked."""
-    ends = [tree.nodes[rollout.end] for rollout in tree.rollouts]
-    checked = [node for node in ends if node.terminal and node.reward is not None]
-    right = sum(node.judgement is not None and node.judgement.accepted for node in checked)
-    return Tally(tree.problem.id, iteration, "search", right, len(checked))
+    """A tree's rollouts that ended in a terminal and could be checked.
+
+    A search looks for what is unlikely, too, so its ends are no samples: so many of them count as right as would be
+    among as many samples of the policy, each end weighed by the probability of its path.
+    """
+    ends = [rollout.end for rollout in tree.rollouts]
+    checked = [end for end in ends if tree.nodes[end].terminal and tree.nodes[end].reward is not None]
+    if not checked:
+        return Tally(tree.problem.id, iteration, "search", 0, 0)
+    scores = [sum(tree.nodes[step].log_probability for step in tree.path(end)) for end in checked]
+    weights = [math.exp(score - max(scores)) for score in scores]
+    right = [weight for end, weight in zip(checked, weights, strict=True) if _accepted(tree.nodes[end])]
+    return Tally(tree.problem.id, iteration, "search", round(len(checked) * sum(right) / sum(weights)), len(checked))
+
+
+def _accepted(node: Node) -> bool:
+    return node.judgement is not None and node.judgement.accepted
 
 
 def of_groups(problems: Sequence[Problem], marks: Iterable[Sequence[float | None]], iteration: int) -> list[Tally]:

@@ -30,6 +30,7 @@ from o1coder_jax.vocabulary import Vocabulary
 from train.continuations import Continued, Continuing, Place, prefixes_of, whole_problems
 from train.data import BatchConfig, Batches, Example, packed_batches
 from train.prm_examples import (
+    by_chances,
     by_passes,
     held_out,
     pair_batches,
@@ -60,8 +61,9 @@ class PRMConfig:
         next token be `answers[0]` (good) or `answers[1]` (bad). A search reads as training does.
       answers: two texts of one token each.
       objective: `pointwise`, or `pairwise` (siblings whose values differ by `margin` at least).
-      labels: a step's value: `tree`, Q/N; `passes`, the share of its rollouts that came to a program which passed; or
-        `continuations`, that of fresh ones, drawn by the policy that grew the trees and judged on the problem's tests.
+      labels: a step's value: `tree`, Q/N; `passes`, the share of its rollouts that came to a program which passed;
+        `chances`, the same with each path weighed by its probability; or `continuations`, the share of fresh ones,
+        drawn by the policy that grew the trees and judged on the problem's tests.
       continuations: of each step that is continued.
       prefixes: steps of training problems that are continued in a round, in whole problems; 0: all.
       judged: steps of held-out problems that are continued in a round, as the measure of the model; 0: it is measured
@@ -83,7 +85,7 @@ class PRMConfig:
     read: Literal["value_head", "answer_tokens"] = "value_head"
     answers: tuple[str, ...] = ("+", "-")
     objective: Literal["pointwise", "pairwise"] = "pointwise"
-    labels: Literal["tree", "passes", "continuations"] = "tree"
+    labels: Literal["tree", "passes", "chances", "continuations"] = "tree"
     continuations: int = 16
     prefixes: int = 0
     judged: int = 0
@@ -158,8 +160,9 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     training = [record for record in records if not held_out(record)]
     if config.labels == "continuations":
         training = relabelled(training, continued)
-    elif config.labels == "passes":
-        whole = by_passes(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
+    elif config.labels in ("passes", "chances"):
+        label = by_passes if config.labels == "passes" else by_chances
+        whole = label(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
         training = [one for one in distinct(recent(whole, iteration, config.max_age)) if not held_out(one)]
     if config.weights == "policy":
         states = session.load_policy(policy)

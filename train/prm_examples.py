@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -67,6 +68,34 @@ def by_passes(records: Sequence[ProcessRecord]) -> list[ProcessRecord]:
         if step.value is None or not ended[place]:
             return dataclasses.replace(step, value=None, visits=0)
         return dataclasses.replace(step, value=passed[place] / ended[place], visits=ended[place])
+
+    return [dataclasses.replace(one, steps=tuple(label(one, step) for step in one.steps)) for one in records]
+
+
+def by_chances(records: Sequence[ProcessRecord]) -> list[ProcessRecord]:
+    """Records whose steps have as values the chance that the policy which drew them comes to a program that passes.
+
+    Of the paths that the tree knows, each weighs its probability from the step on, exp of the sum of its steps'
+    log-probabilities; so the value does not depend on how often, and in which order, a search went where. What could
+    not be checked is not known.
+    """
+    ends: dict[Place, list[tuple[float, bool]]] = {}
+    for record in records:
+        if record.verdict is Verdict.INFRA_ERROR or not record.ended:
+            continue
+        score = 0.0
+        for step in reversed(record.steps):
+            ends.setdefault((record.iteration, record.tree, step.node), []).append((score, record.correct))
+            score += step.log_probability
+
+    def label(record: ProcessRecord, step: StepRecord) -> StepRecord:
+        found = ends.get((record.iteration, record.tree, step.node))
+        if found is None:
+            return dataclasses.replace(step, value=None, visits=0)
+        most = max(score for score, _ in found)
+        weights = [math.exp(score - most) for score, _ in found]
+        passed = sum(weight for weight, (_, correct) in zip(weights, found, strict=True) if correct)
+        return dataclasses.replace(step, value=passed / sum(weights), visits=len(found))
 
     return [dataclasses.replace(one, steps=tuple(label(one, step) for step in one.steps)) for one in records]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from o1coder_jax.sampling import SamplingConfig
 from tests.train.world import record
 from train import continuations
 from train.continuations import Continued, Continuing, prefixes_of, whole_problems
-from train.prm_examples import by_passes, pointwise_examples, relabelled
+from train.prm_examples import by_chances, by_passes, pointwise_examples, relabelled
 
 GOOD, BAD, UNCHECKED = "print(1)", "print(2)", "print(3)"
 PROBLEMS = {name: Problem(name, name, Form.STDIN, (TestCase("", "1"),)) for name in ("a", "b")}
@@ -187,6 +188,31 @@ def test_passes_are_shares_of_the_rollouts_below():
         [(0.25, 4), (1.0, 1)],
         [(0.25, 4), (0.0, 3)],
         [(0.25, 4), (None, 0)],
+    ]
+
+
+def test_chances_weigh_each_path_by_its_probability_from_the_step_on():
+    """Below step 1: the good program with 1/2, two bad ones with 1/8 each; below the root's other step, one bad."""
+
+    def drawn(record, *chances):
+        steps = [
+            dataclasses.replace(step, log_probability=math.log(chance), visits=9)
+            for step, chance in zip(record.steps, chances, strict=True)
+        ]
+        return dataclasses.replace(record, steps=tuple(steps))
+
+    wrong = Verdict.WRONG_ANSWER
+    good = drawn(record("a", [([6], 0.7), ([7], 0.9)], nodes=[1, 2]), 0.3, 0.5)
+    bad = [drawn(record("a", [([6], 0.7), ([n], 0.5)], nodes=[1, n], verdict=wrong), 0.3, 0.125) for n in (8, 9)]
+    other = drawn(record("a", [([5], 0.7), ([4], 0.5)], nodes=[3, 4], verdict=wrong), 0.7, 0.9)
+    unchecked = drawn(record("a", [([6], 0.7), ([2], None)], nodes=[1, 5], verdict=Verdict.INFRA_ERROR), 0.3, 0.2)
+    found = by_chances([good, *bad, other, unchecked])
+    assert [[(step.value, step.visits) for step in one.steps] for one in found] == [
+        [(pytest.approx(2 / 3), 3), (1.0, 1)],
+        [(pytest.approx(2 / 3), 3), (0.0, 1)],
+        [(pytest.approx(2 / 3), 3), (0.0, 1)],
+        [(0.0, 1), (0.0, 1)],
+        [(pytest.approx(2 / 3), 3), (None, 0)],
     ]
 
 

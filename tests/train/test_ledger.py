@@ -131,6 +131,10 @@ def test_tree_counts_rollouts_that_ended_in_a_checked_terminal():
     ends = [2, 3, 2, 4, 1]  # node 4 could not be checked, node 1 is no terminal
     tree = Tree(0, problem("a"), (1,), nodes=nodes, rollouts=[Rollout(end) for end in ends])
     assert of_tree(tree, 1) == Tally("a", 1, "search", 2, 3)
+    # What was found is rare: none of three samples would be right.
+    for node in tree.nodes:
+        node.log_probability = -3.0 if node.judgement is not None and node.judgement.accepted else 0.0
+    assert of_tree(tree, 1) == Tally("a", 1, "search", 0, 3)
 
 
 def test_both_stages_write_to_the_ledger(wee: Path):
