@@ -220,6 +220,11 @@ class ProcessRecord:
         """True when the path's program passed every one of its tests: the only paths SFT may use."""
         return self.verdict is Verdict.ACCEPTED
 
+    @property
+    def log_probability(self) -> float:
+        """Of all its steps, under the policy that drew them."""
+        return sum(step.log_probability for step in self.steps)
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

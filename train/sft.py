@@ -10,7 +10,6 @@ followed by a fine-tuning on all verified paths so far, unless it found none or 
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -29,8 +28,8 @@ class SFTConfig:
 
     Attributes:
       updates: per iteration.
-      paths_per_problem: verified paths kept per problem, the latest rounds' first, so that easy problems do not
-        crowd out hard ones.
+      paths_per_problem: verified paths kept per problem, the latest rounds' first, and of a round the likeliest, so
+        that easy problems do not crowd out hard ones.
       max_age: paths of more than so many rounds before are left out; 0: paths of any age are used.
       every_iteration: fine-tune after each round of search; off: after the first only, as in the paper.
       batch, optimizer: see there.
@@ -51,19 +50,18 @@ class SFTConfig:
             raise UserError(f"sft.max_age is {self.max_age}; it must not be negative")
 
 
-def verified_paths(records: Iterable[ProcessRecord], per_problem: int, seed: int) -> list[ProcessRecord]:
-    """D+: at most `per_problem` distinct correct paths of each problem, later iterations before earlier ones."""
+def verified_paths(records: Iterable[ProcessRecord], per_problem: int) -> list[ProcessRecord]:
+    """D+: at most `per_problem` distinct correct paths of each problem, of later iterations before earlier ones, and of
+    one iteration those first that the policy was likeliest to write: what passes by luck is mostly unlikely."""
     by_problem: dict[str, dict[tuple[int, ...], ProcessRecord]] = {}
     for record in records:
         if record.correct:
             tokens = tuple(itertools.chain.from_iterable(step.tokens for step in record.steps))
             by_problem.setdefault(record.problem_id, {})[tokens] = record
-    rng = random.Random(seed)
     chosen = []
     for problem in sorted(by_problem):
         paths = list(by_problem[problem].values())
-        rng.shuffle(paths)
-        paths.sort(key=lambda record: -record.iteration)
+        paths.sort(key=lambda record: (-record.iteration, -record.log_probability))
         chosen += paths[:per_problem]
     return chosen
 
@@ -81,7 +79,7 @@ def run(session: Session, iteration: int) -> None:
         start = session.trainable(policy_name(iteration - 1), session.config.policy.adapter, role="policy")
         records = read_process(session, iteration, config.max_age)
         found = any(record.correct and record.iteration == iteration for record in records)
-        paths = verified_paths(records, config.paths_per_problem, session.config.seed + iteration)
+        paths = verified_paths(records, config.paths_per_problem)
         examples = fitting([path_example(path) for path in paths], config.batch.length)
         done_once = iteration > 1 and not config.every_iteration
         skipped = done_once or not found or not examples

@@ -25,32 +25,34 @@ def test_only_correct_paths_are_verified():
         record("c", [([3], 0.0)], verdict=None),
         record("d", [([4], None)], verdict=Verdict.INFRA_ERROR),
     ]
-    assert [path.problem_id for path in verified_paths(records, 4, 0)] == ["a"]
+    assert [path.problem_id for path in verified_paths(records, 4)] == ["a"]
 
 
 def test_paths_of_a_problem_are_capped():
     records = [record("a", [([i], 1.0)]) for i in range(9)] + [record("b", [([9], 1.0)])]
-    assert [path.problem_id for path in verified_paths(records, 3, 0)] == ["a", "a", "a", "b"]
+    assert [path.problem_id for path in verified_paths(records, 3)] == ["a", "a", "a", "b"]
 
 
 def test_later_iterations_come_first():
     records = [record("a", [([i], 1.0)], iteration=i) for i in (1, 3, 2, 1, 3)]
-    assert [path.iteration for path in verified_paths(records, 2, 0)] == [3, 2]
+    assert [path.iteration for path in verified_paths(records, 2)] == [3, 2]
 
 
 def test_equal_paths_count_once():
     records = [record("a", [([1, 2], 1.0)]), record("a", [([1], 1.0), ([2], 1.0)]), record("a", [([3], 1.0)])]
-    assert len(verified_paths(records, 4, 0)) == 2
+    assert len(verified_paths(records, 4)) == 2
 
 
 def test_path_found_again_counts_as_of_the_later_iteration():
     records = [record("a", [([1], 1.0)], iteration=1), record("a", [([1], 1.0)], iteration=2)]
-    assert [path.iteration for path in verified_paths(records, 4, 0)] == [2]
+    assert [path.iteration for path in verified_paths(records, 4)] == [2]
 
 
-def test_choice_among_paths_of_an_iteration_depends_on_the_seed():
-    records = [record("a", [([i], 1.0)]) for i in range(50)]
-    assert verified_paths(records, 4, 0) == verified_paths(records, 4, 0) != verified_paths(records, 4, 1)
+def test_likeliest_paths_of_an_iteration_come_first():
+    scores = (-3.0, -1.0, -2.0)
+    records = [record("a", [([i], 1.0), ([9], 1.0)], log_probability=score) for i, score in enumerate(scores)]
+    older = record("a", [([7], 1.0)], iteration=0, log_probability=-0.1)
+    assert [path.steps[0].tokens for path in verified_paths([older, *records], 3)] == [(1,), (2,), (0,)]
 
 
 def test_example_is_the_path_as_it_was_sampled():
@@ -143,7 +145,7 @@ def test_second_round_can_be_left_out_as_in_the_paper(wee: Path, runs: Path):
 def test_real_paths_became_likelier(wee: Path, runs: Path):
     with opened(wee, runs, upto="002-evaluate") as session:
         records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
-        paths = verified_paths([one for one in records if one.iteration == 1], 4, 1)
+        paths = verified_paths([one for one in records if one.iteration == 1], 4)
         assert len(paths) == session.require("001-sft", "")["paths"] > 0
         before = np.mean([likelihood(session, "policy-000", path) for path in paths])
         after = np.mean([likelihood(session, "sft-001", path) for path in paths])

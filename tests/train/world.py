@@ -257,15 +257,17 @@ def record(
     iteration: int = 1,
     tree: int = 0,
     nodes: list[int] | None = None,
+    log_probability: float = -1.0,
 ) -> ProcessRecord:
-    """A path of (tokens, value) steps; `nodes` are their numbers in the tree, 1, 2, ... when not given."""
+    """A path of (tokens, value) steps, each of this log-probability; `nodes` are their numbers in the tree, 1, 2, ...
+    when not given."""
     numbers = nodes or list(range(1, len(steps) + 1))
     parents = [0, *numbers[:-1]]
     return ProcessRecord(
         problem_id=problem_id,
         prompt_tokens=prompt,
         steps=tuple(
-            StepRecord("", tuple(tokens), 3, value, 0 if value is None else 1, -1.0, node, parent)
+            StepRecord("", tuple(tokens), 3, value, 0 if value is None else 1, log_probability, node, parent)
             for (tokens, value), node, parent in zip(steps, numbers, parents, strict=True)
         ),
         code="print(1)" if verdict is not None else None,
