@@ -15,6 +15,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from o1coder_jax.errors import UserError
@@ -140,7 +141,12 @@ def fold(seeds: UInt32[Array, "R 2"], numbers: Int[Array, " R"]) -> UInt32[Array
 
 def seed_for(*numbers: int) -> UInt32[Array, "2"]:
     """Key data derived from a path of integers, e.g. (seed, iteration, problem)."""
-    key = jax.random.key(numbers[0])
-    for number in numbers[1:]:
+    return _seed_of(jax.random.key_data(jax.random.key(numbers[0])), *(np.uint32(number) for number in numbers[1:]))
+
+
+@jax.jit
+def _seed_of(data: UInt32[Array, "2"], *numbers: UInt32[Array, ""]) -> UInt32[Array, "2"]:
+    key = jax.random.wrap_key_data(data)
+    for number in numbers:
         key = jax.random.fold_in(key, number)
     return jax.random.key_data(key)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, UInt32
 
 from o1coder_jax.sampling import fold
 from search.cache import SHARED, Held, Owner
 from search.tree import Node, Tree
+
+
+@functools.partial(jax.jit, static_argnames=("width",))
+def _seeds_of_candidates(seed: UInt32[Array, "2"], first: Int[Array, ""], *, width: int) -> UInt32[Array, "K 2"]:
+    return fold(jnp.tile(seed, (width, 1)), first + jnp.arange(width))
 
 
 @dataclass
@@ -51,8 +59,8 @@ class Expansion:
         again: bool = False,
     ) -> Expansion:
         """With nothing drawn; the candidates' seeds derive from that of the tree."""
-        seeds = fold(jnp.tile(seed, (width, 1)), number * width + jnp.arange(width))
-        return cls(place, tree, node, number, np.asarray(seeds), known, [None] * width, again)
+        seeds = np.asarray(_seeds_of_candidates(seed, np.int32(number * width), width=width))
+        return cls(place, tree, node, number, seeds, known, [None] * width, again)
 
     @property
     def drawn(self) -> list[Node]:
