@@ -1,4 +1,4 @@
-"""Whole answers as labels: how they are laid over each other, what they are worth, and that each round draws its own."""
+"""Whole answers as labels: how they are laid over each other, what they are worth, and that a round draws its own."""
 
 from __future__ import annotations
 
