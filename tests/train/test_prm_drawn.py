@@ -55,9 +55,7 @@ PASSED, FAILED = Verdict.ACCEPTED, Verdict.WRONG_ANSWER
 
 
 def test_value_of_a_step_is_the_share_of_answers_through_it_that_passed(stops: None):
-    good, bad = laid(
-        given(DEFINE + CODE, PASSED), given(DEFINE + REFINE + CODE, FAILED), given(DEFINE + CODE, PASSED)
-    )
+    good, bad = laid(given(DEFINE + CODE, PASSED), given(DEFINE + REFINE + CODE, FAILED), given(DEFINE + CODE, PASSED))
     assert [(step.value, step.visits) for step in good.steps] == [(pytest.approx(2 / 3), 3), (1.0, 2)]
     assert [(step.value, step.visits) for step in bad.steps] == [(pytest.approx(2 / 3), 3), (0.0, 1), (0.0, 1)]
     assert good.correct and not bad.correct
