@@ -6,8 +6,6 @@ each is judged on the problem's own tests. What was found is kept in a file, chu
 
 from __future__ import annotations
 
-import json
-import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +15,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from o1coder_jax.generate import GenerationConfig, Sample, generate
-from o1coder_jax.hosts import gather
 from o1coder_jax.policy import Policy
-from o1coder_jax.records import Judgement, Problem, ProcessRecord, content_hash, to_line
+from o1coder_jax.records import Judgement, Problem, ProcessRecord, content_hash
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, path_code
+from train.chunks import done_in_chunks
 
 CHUNK_PREFIXES = 128
 SALT = 4_000_000  # of draws; apart from those of evaluation and RL
@@ -78,6 +76,22 @@ class Continued:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Continued:
         return cls(**{**row, "outcomes": tuple(row["outcomes"])})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was drawn from a prefix, the program of the whole path, and the verdict on it; None without a program."""
+
+    sample: Sample
+    code: str | None
+    judgement: Judgement | None
+
+    @property
+    def passed(self) -> bool | None:
+        """None where it could not be checked."""
+        if self.judgement is None:
+            return False
+        return self.judgement.accepted if self.judgement.checked else None
 
 
 def prefixes_of(records: Iterable[ProcessRecord]) -> list[Prefix]:
@@ -140,24 +154,29 @@ class Continuing:
         Args:
           tell: told how many prefixes are new in what was found.
         """
-        chunks = [prefixes[i : i + CHUNK_PREFIXES] for i in range(0, len(prefixes), CHUNK_PREFIXES)]
-        with _ChunkFile(path, self._key(prefixes)) as kept:
-            done = min(gather(len(kept.chunks)))  # all processes draw the same
-            found = [[Continued.from_json(row) for row in chunk] for chunk in kept.chunks[:done]]
-            tell(sum(map(len, found)))
-            for number, chunk in list(enumerate(chunks))[done:]:
-                found.append(self._chunk(chunk, number))
-                if number >= len(kept.chunks):
-                    kept.add(found[-1])
-                tell(len(chunk))
-        return [one for chunk in found for one in chunk]
+        return done_in_chunks(
+            prefixes,
+            CHUNK_PREFIXES,
+            self._chunk,
+            path=path,
+            key=self.key(prefixes),
+            read=Continued.from_json,
+            tell=tell,
+        )
 
-    def _key(self, prefixes: Sequence[Prefix]) -> str:
+    def key(self, prefixes: Sequence[Prefix]) -> str:
         settings = [self.count, self.generation.answer_tokens, asdict(self.sampling), *self.seed]
         tests = [self.problem[prefix.problem_id].to_json()["tests"] for prefix in prefixes]
         return content_hash(self.policy.fingerprint, settings, [asdict(prefix) for prefix in prefixes], tests)
 
     def _chunk(self, prefixes: Sequence[Prefix], number: int) -> list[Continued]:
+        return [
+            Continued(prefix.problem_id, *prefix.place, self.policy.fingerprint, tuple(one.passed for one in answers))
+            for prefix, answers in zip(prefixes, self.answers(prefixes, SALT + number), strict=True)
+        ]
+
+    def answers(self, prefixes: Sequence[Prefix], salt: int) -> list[list[Answer]]:
+        """Draws and judges `count` answers from each prefix."""
         drawn = generate(
             self.policy.graph,
             self.policy.weights,
@@ -168,53 +187,22 @@ class Continuing:
             answer_tokens=self.generation.answer_tokens,
             sampling=self.sampling,
             mesh=self.mesh,
-            seed=(*self.seed, SALT + number),
+            seed=(*self.seed, salt),
         )
-        programs = [
-            (self.problem[prefix.problem_id], self._code(prefix, sample))
-            for prefix, samples in zip(prefixes, drawn, strict=True)
-            for sample in samples
+        codes = [
+            [self._code(prefix, sample) for sample in samples] for prefix, samples in zip(prefixes, drawn, strict=True)
         ]
-        verdicts = iter(self.judge_all(programs))
-        out = []
-        for prefix in prefixes:
-            own = [next(verdicts) for _ in range(self.count)]
-            outcomes = tuple(False if v is None else v.accepted if v.checked else None for v in own)
-            out.append(Continued(prefix.problem_id, *prefix.place, self.policy.fingerprint, outcomes))
-        return out
+        verdicts = iter(
+            self.judge_all(
+                [(self.problem[p.problem_id], code) for p, own in zip(prefixes, codes, strict=True) for code in own]
+            )
+        )
+        return [
+            [Answer(sample, code, next(verdicts)) for sample, code in zip(samples, own, strict=True)]
+            for samples, own in zip(drawn, codes, strict=True)
+        ]
 
     def _code(self, prefix: Prefix, sample: Sample) -> str | None:
         """The program of the whole path; its steps are read together, as the policy wrote them."""
         text = self.policy.tokenizer.decode([*prefix.tokens[prefix.prompt_tokens :], *sample.tokens])
         return path_code(text) if sample.ended else None
-
-
-class _ChunkFile:
-    """A key, and chunks of JSON rows, one to a line, each on disk when `add` returns."""
-
-    def __init__(self, path: Path, key: str):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
-        self._file.seek(0)
-        first, *lines = self._file.read().split(b"\n")[:-1] or [b""]  # what follows the last line's end was cut off
-        head = to_line({"continuations": key}).encode()
-        if first + b"\n" != head:
-            lines = []
-        self.chunks: list[list[dict[str, Any]]] = [json.loads(line) for line in lines]
-        self._file.truncate(len(head) + sum(len(line) + 1 for line in lines) if lines else 0)
-        if not lines:
-            self._write(head)
-
-    def __enter__(self) -> _ChunkFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add(self, rows: Sequence[Continued]) -> None:
-        self._write(to_line([row.to_json() for row in rows]).encode())
-
-    def _write(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())

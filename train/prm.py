@@ -27,8 +27,8 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.prm import fresh_head
 from o1coder_jax.records import ProcessRecord
 from o1coder_jax.vocabulary import Vocabulary
-from train.continuations import Continued, Continuing, Place, prefixes_of, whole_problems
 from train.data import BatchConfig, Batches, Example, packed_batches
+from train.prm_drawn import DrawnConfig
 from train.prm_examples import (
     by_chances,
     by_passes,
@@ -39,15 +39,14 @@ from train.prm_examples import (
     pointwise_examples,
     relabelled,
 )
+from train.prm_labels import CONTINUATIONS, continued_steps, drawn_steps
 from train.prm_scores import figures_of, score_sequences
 from train.process import current, distinct, read_process, recent
 from train.run import Stage
-from train.session import Session, StageName, policy_name, reporter
+from train.session import Session, StageName, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 
-__all__ = ["PRMConfig", "run", "score_sequences", "train"]
-
-CONTINUATIONS = "continuations.jsonl"
+__all__ = ["CONTINUATIONS", "PRMConfig", "run", "score_sequences", "train"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class PRMConfig:
         drawn by the policy that grew the trees and judged on the problem's tests.
       continuations: of each step that is continued.
       prefixes: steps of training problems that are continued in a round, in whole problems; 0: all.
+      drawn: whole answers that are drawn besides, and whose steps have the share that passed as labels.
       judged: steps of held-out problems that are continued in a round, as the measure of the model; 0: it is measured
         by the values of the trees alone.
       targets: of point-wise training: `soft`, values as they are; or `hard`, 1 where they are `threshold` at least,
@@ -88,6 +88,7 @@ class PRMConfig:
     labels: Literal["tree", "passes", "chances", "continuations"] = "tree"
     continuations: int = 16
     prefixes: int = 0
+    drawn: DrawnConfig = field(default_factory=DrawnConfig)
     judged: int = 0
     targets: Literal["soft", "hard"] = "soft"
     threshold: float = 0.5
@@ -121,6 +122,8 @@ class PRMConfig:
         for name in ("prefixes", "judged"):
             if getattr(self, name) < 0:
                 raise UserError(f"prm.{name} is {getattr(self, name)}; it must not be negative")
+        if self.drawn and self.labels == "tree":
+            raise UserError("prm.drawn gives shares of paths that passed, and prm.labels tree Q/N; set it to passes")
         if len(self.answers) != 2 or len(set(self.answers)) != 2:
             raise UserError(f"prm.answers is {list(self.answers)}; give two texts, for a good and for a bad step")
         if self.objective == "pairwise":
@@ -156,7 +159,11 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     """Trains a reward model, or a head, on all of D_process, from a checkpoint of the policy to `NAME-NNN`."""
     config = session.config.prm
     records = read_process(session, iteration, config.max_age)
+    session.judging.costs()  # begins to count anew
     continued = continued_steps(session, stage, iteration, records)
+    drawn = drawn_steps(session, stage, iteration, records)
+    if stage.result.keys() & {"continued", "drawn"}:
+        stage.result |= session.judging.costs()
     training = [record for record in records if not held_out(record)]
     if config.labels == "continuations":
         training = relabelled(training, continued)
@@ -164,6 +171,7 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
         label = by_passes if config.labels == "passes" else by_chances
         whole = label(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
         training = [one for one in distinct(recent(whole, iteration, config.max_age)) if not held_out(one)]
+    training = [*training, *drawn]
     if config.weights == "policy":
         states = session.load_policy(policy)
         graph, weights = fresh_head(states)
@@ -215,40 +223,6 @@ def lessons(
     examples = pointwise_examples(training, config.batch.length, threshold=threshold, by_visits=by_visits)
     batches = packed_batches(examples, config.batch, seed=seed, name="prm", own=own) if examples else None
     return examples, len(examples), Objective.of(losses.prm_pointwise), batches
-
-
-def continued_steps(
-    session: Session, stage: Stage, iteration: int, records: Sequence[ProcessRecord]
-) -> dict[Place, Continued]:
-    """The continuations of this and earlier rounds; draws those of this round's trees that are still to be drawn."""
-    config = session.config.prm
-    found = {one.place: one for one in map(Continued.from_json, session.run.read(CONTINUATIONS))}
-    seed = session.config.seed
-    own = [record for record in records if record.iteration == iteration]
-    wanted = []
-    if config.labels == "continuations":
-        wanted += whole_problems(prefixes_of(r for r in own if not held_out(r)), config.prefixes, seed)
-    if config.judged:
-        wanted += whole_problems(prefixes_of(r for r in own if held_out(r)), config.judged, seed)
-    wanted = [prefix for prefix in wanted if prefix.place not in found]
-    if not wanted:
-        return found
-    session.judging.costs()  # begins to count anew
-    drawing = Continuing(
-        session.load_policy(policy_name(iteration - 1)),
-        session.problem,
-        session.judge_all,
-        config.continuations,
-        session.config.generation,
-        session.config.search.resolved().sampling,
-        session.mesh,
-        (seed, iteration),
-    )
-    with stage.progress(len(wanted), "steps continued") as bar:
-        new = drawing.run(wanted, stage.underway(CONTINUATIONS), bar.advance)
-    stage.append_shared(CONTINUATIONS, new)
-    stage.result |= {"continued": len(new), **session.judging.costs()}
-    return found | {one.place: one for one in new}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ HELD_OUT_ONE_IN = 10
 
 def held_out(record: ProcessRecord) -> bool:
     """Whether a record's problem is kept from training, by the problem's id alone."""
-    return int(content_hash(record.problem_id), 16) % HELD_OUT_ONE_IN == 0
+    return is_held_out(record.problem_id)
+
+
+def is_held_out(problem_id: str) -> bool:
+    return int(content_hash(problem_id), 16) % HELD_OUT_ONE_IN == 0
 
 
 def path_tokens(record: ProcessRecord) -> int:
