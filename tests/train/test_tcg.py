@@ -246,6 +246,14 @@ def test_wrong_outputs_lose_to_right_ones_for_the_same_inputs(monkeypatch: pytes
     assert answer_of(right) == "in: 5\nout: <5\n><Step_End>in: 6\nout: <6\n><END>"
 
 
+def test_a_pair_from_the_first_difference_speaks_of_little_more_than_the_mistake():
+    better, worse = preferences.from_difference([9], [1, 2, 3, 4], [1, 2, 5, 6, 7], 1)
+    assert better["tokens"].tolist() == [9, 1, 2, 3] and worse["tokens"].tolist() == [9, 1, 2, 5]
+    assert better["weight"].tolist() == worse["weight"].tolist() == [0, 0, 0, 1]
+    whole, other = preferences.from_difference([9], [1, 2], [1, 3], 0)
+    assert whole["weight"].tolist() == other["weight"].tolist() == [0, 1, 1]
+
+
 def test_answers_whose_valid_tests_reject_wrong_programs_win(monkeypatch: pytest.MonkeyPatch):
     drawn = [
         [sample(f"in: {value}\nout: 0<END>") for value in (2, 1, 9, 3)],  # "1" rejects the program "1", 9 is invalid

@@ -19,7 +19,7 @@ from o1coder_jax.records import Problem, TestCase
 CANDIDATES = 48
 """Inputs from which the short ones are chosen."""
 
-KILL_CHARACTERS = 24
+KILL_CHARACTERS = 14
 """Characters that the values of a case may be longer for each mistake that it is the first to find."""
 
 TRIVIAL_CHARACTERS = 8
