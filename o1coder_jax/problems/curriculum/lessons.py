@@ -25,7 +25,7 @@ KILL_CHARACTERS = 14
 TRIVIAL_CHARACTERS = 8
 """What an input without two different elements counts as longer."""
 
-LARGE, LARGE_CHARACTERS = 199, 20
+LARGE, LARGE_CHARACTERS = 130, 20
 """Numbers beyond this size count as so many characters more: a small model does not learn to compute with them."""
 
 
