@@ -112,17 +112,16 @@ def _steps(clause: Clause, number: int, before: Elements) -> list[tuple[int, str
     if kept is None:
         return []
     verdicts = {place: mark(number, new) for new, place in enumerate(kept)}
-    return [
-        (place, f"{before[place]}{_compared(name, number, before, place)}{verdicts.get(place, DROPPED)}")
-        for place in places
-    ]
+    return [(place, f"{_compared(name, before, place)}{verdicts.get(place, DROPPED)}") for place in places]
 
 
-def _compared(name: str, number: int, before: Elements, place: int) -> str:
-    """What an element is compared with: the one before it, or the mark of the first that equals it."""
+def _compared(name: str, before: Elements, place: int) -> str:
+    """An element with what it is compared with: the one before it, or the different ones before it."""
     if name == "rises":
-        return f":{before[place - 1]}"
-    return mark(number - 1, list(before).index(before[place])) if name in _FIRSTS else ""
+        return f"{before[place]}:{before[place - 1]}"
+    if name in _FIRSTS:
+        return f"{';'.join(map(str, dict.fromkeys(before[:place])))}:{before[place]}"
+    return str(before[place])
 
 
 def _inserted(number: int, before: Elements, down: bool) -> str:
