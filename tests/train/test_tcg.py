@@ -18,6 +18,7 @@ from o1coder_jax.generate import Sample
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
 from tests.train.world import opened, read_lines, results
 from train import tcg
+from train.bootstrap import case_text
 from train.data import BatchConfig, Example, example, padded_batch
 from train.session import Session
 from train.step import sequence_scores
@@ -282,6 +283,14 @@ def curriculum_problem() -> Problem:
     meta = {"input": "list", "clauses": clauses}
     cases = tuple(TestCase([[n, 2]], n + 4) for n in range(6))
     return Problem("c", "s", Form.CALL, cases, solutions=("p",), source="curriculum", meta=meta)
+
+
+def test_a_vocabulary_is_fitted_to_cases_without_the_values_that_are_cut_by_themselves():
+    one = curriculum_problem()
+    config = TCGConfig(trace="clauses", split_values=True)
+    names = "\n# 0: \n1 add 1: \n2 sum: \nout: "
+    assert case_text(config, one, list(one.tests[:1])) == f"in: {names}<END>"
+    assert case_text(TCGConfig(), one, list(one.tests[:1])) == "in: [[0, 2]]\nout: 4<END>"
 
 
 def test_shuffling_moves_traces_with_their_outputs():
