@@ -21,7 +21,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import shard_parameters
 from o1coder_jax.problems import CurriculumConfig, Parts, Rejected
 from o1coder_jax.problems.curriculum import Teacher, build, traces
-from o1coder_jax.records import Problem, write_jsonl
+from o1coder_jax.records import Problem, TestCase, write_jsonl
 from o1coder_jax.steps import render_prompt
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
@@ -30,6 +30,7 @@ from train.data import BatchConfig, Example, example, fitting, packed_batches
 from train.gold import checked_parts
 from train.session import PARTS, Session, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
+from train.tcg.config import TCGConfig
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,16 @@ def fit_tokenizer(session: Session, problems: list[Problem]) -> Vocabulary:
     while len(texts) < session.config.bootstrap.tokenizer_texts:
         problem = rng.choice(problems)
         texts.append(render_prompt(problem.statement) + teacher.sample(problem, rng))
-        if problem.tests and len(texts) % 4 == 0:
-            cases, config = rng.sample(problem.tests, 1), session.config.tcg
-            written = traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
-            texts.append(tcg.render_cases(cases, problem.form, config.written, written))
+        if problem.tests and len(texts) % (2 if session.config.tcg.split_values else 4) == 0:
+            texts.append(case_text(session.config.tcg, problem, rng.sample(problem.tests, 1)))
     return Tokenizer.train(texts, session.config.tokenizer)
+
+
+def case_text(config: TCGConfig, problem: Problem, cases: list[TestCase]) -> str:
+    """Test cases as the vocabulary is to know them: without their values where these are cut by themselves."""
+    written = traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
+    parts = tcg.answer_parts(cases, problem.form, config.written, written)
+    return "".join(text for text, value in parts if not (value and config.split_values))
 
 
 def run(session: Session) -> None:

@@ -46,14 +46,19 @@ class BatchConfig:
 
     Attributes:
       rows, length: places; sequences are packed into a row until it is full.
+      open_rows: so many rows are filled side by side, and a sequence goes into the first with room: the more there are
+        the less stays empty; 0: as many as `rows`.
     """
 
     rows: int = 8
     length: int = 256
+    open_rows: int = 0
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.length < 8:
             raise UserError(f"batch {self.rows} x {self.length}: rows must be at least 1 and length at least 8")
+        if self.open_rows < 0:
+            raise UserError(f"batch.open_rows is {self.open_rows}; it must not be negative")
 
 
 def example(prompt: Sequence[int], answer: Sequence[int], **extra: Any) -> Example:
@@ -108,7 +113,10 @@ def packed_batches(
 
     order = grain.MapDataset.range(len(usable)).seed(seed).shuffle().repeat().map(places)
     rows = packing.FirstFitPackIterDataset(
-        order.to_iter_dataset(READ), length_struct={"place": batch.length}, num_packing_bins=batch.rows, seed=seed
+        order.to_iter_dataset(READ),
+        length_struct={"place": batch.length},
+        num_packing_bins=batch.open_rows or batch.rows,
+        seed=seed,
     )
     pipeline: Batches = iter(rows.batch(batch.rows, drop_remainder=True).map(fill))
     return pipeline

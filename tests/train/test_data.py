@@ -59,6 +59,16 @@ def test_packing_loses_no_example():
     assert min(counts) >= 8 and max(counts) - min(counts) <= 2
 
 
+def test_more_open_rows_leave_less_empty():
+    def filled(open_rows: int) -> float:
+        batch = BatchConfig(BATCH.rows, BATCH.length, open_rows)
+        packed = list(itertools.islice(packed_batches(examples(60), batch, seed=0, name="sft"), 30))
+        assert all(one["tokens"].shape == (BATCH.rows, BATCH.length) for one in packed)
+        return float(np.mean([one["segments"] > 0 for one in packed]))
+
+    assert filled(0) == filled(BATCH.rows) < filled(16) - 0.02
+
+
 def test_packed_positions_count_from_the_start_of_each_sequence():
     for batch in batches(4):
         for positions, segments in zip(batch["positions"], batch["segments"], strict=True):

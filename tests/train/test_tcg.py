@@ -18,6 +18,7 @@ from o1coder_jax.generate import Sample
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
 from tests.train.world import opened, read_lines, results
 from train import tcg
+from train.bootstrap import case_text
 from train.data import BatchConfig, Example, example, padded_batch
 from train.session import Session
 from train.step import sequence_scores
@@ -246,6 +247,14 @@ def test_wrong_outputs_lose_to_right_ones_for_the_same_inputs(monkeypatch: pytes
     assert answer_of(right) == "in: 5\nout: <5\n><Step_End>in: 6\nout: <6\n><END>"
 
 
+def test_a_pair_from_the_first_difference_speaks_of_little_more_than_the_mistake():
+    better, worse = preferences.from_difference([9], [1, 2, 3, 4], [1, 2, 5, 6, 7], 1)
+    assert better["tokens"].tolist() == [9, 1, 2, 3] and worse["tokens"].tolist() == [9, 1, 2, 5]
+    assert better["weight"].tolist() == worse["weight"].tolist() == [0, 0, 0, 1]
+    whole, other = preferences.from_difference([9], [1, 2], [1, 3], 0)
+    assert whole["weight"].tolist() == other["weight"].tolist() == [0, 1, 1]
+
+
 def test_answers_whose_valid_tests_reject_wrong_programs_win(monkeypatch: pytest.MonkeyPatch):
     drawn = [
         [sample(f"in: {value}\nout: 0<END>") for value in (2, 1, 9, 3)],  # "1" rejects the program "1", 9 is invalid
@@ -274,6 +283,14 @@ def curriculum_problem() -> Problem:
     meta = {"input": "list", "clauses": clauses}
     cases = tuple(TestCase([[n, 2]], n + 4) for n in range(6))
     return Problem("c", "s", Form.CALL, cases, solutions=("p",), source="curriculum", meta=meta)
+
+
+def test_a_vocabulary_is_fitted_to_cases_without_the_values_that_are_cut_by_themselves():
+    one = curriculum_problem()
+    config = TCGConfig(trace="clauses", split_values=True)
+    names = "\n# 0: \n1 add 1: \n2 sum: \nout: "
+    assert case_text(config, one, list(one.tests[:1])) == f"in: {names}<END>"
+    assert case_text(TCGConfig(), one, list(one.tests[:1])) == "in: [[0, 2]]\nout: 4<END>"
 
 
 def test_shuffling_moves_traces_with_their_outputs():

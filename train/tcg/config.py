@@ -37,6 +37,7 @@ class TCGConfig:
       shuffled: pairs of right cases and the same ones with outputs (and traces) changed about.
       corrected_problems: of so many problems the generator after SFT is asked, and its answers that hold a wrong output
         are rejected for the same inputs with right ones; 0: no such pairs.
+      corrected_tokens: so many tokens of both, from the first that differs, make such a pair; 0: the whole answers.
       coevolution_problems: of so many problems the generator's tests meet wrong programs of the base policy: the valid
         tests that reject most of them are preferred to the others; 0: no such pairs.
       judged_problems: held-out problems that the measures are taken on.
@@ -64,6 +65,7 @@ class TCGConfig:
     dpo_sft_weight: float = 0.2
     shuffled: bool = True
     corrected_problems: int = 0
+    corrected_tokens: int = 0
     coevolution_problems: int = 0
     judged_problems: int = 100
     suite: int = 8
@@ -81,7 +83,8 @@ class TCGConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            "dpo_updates further_problems corrected_problems coevolution_problems judged_problems given_inputs"
+            "dpo_updates further_problems corrected_problems corrected_tokens coevolution_problems judged_problems "
+            "given_inputs"
         ).split():
             if getattr(self, name) < 0:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")

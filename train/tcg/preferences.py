@@ -7,6 +7,7 @@ the better the policy, the subtler the programs that the tests have to tell from
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,22 @@ def corrected_pairs(session: Session, weights: Any, problems: Sequence[Problem])
     for problem, (sample,), a, fine, cases in zip(problems, samples, answers, valid, right, strict=True):
         whole = sample.ended and not a.malformed and len(cases) == len(a.cases)
         if whole and not all(fine) and readable(session, problem, cases):
-            asked = prompt(session, problem)
-            pairs.append((example(asked, answer(session, problem, cases)), example(asked, sample.tokens)))
+            asked, better = prompt(session, problem), answer(session, problem, cases)
+            pairs.append(from_difference(asked, better, sample.tokens, session.config.tcg.corrected_tokens))
     return pairs, sum(len(sample.tokens) for (sample,) in samples)
+
+
+def from_difference(asked: Sequence[int], better: Sequence[int], worse: Sequence[int], tokens: int) -> Pair:
+    """Two answers as a pair: whole, or (`tokens` above 0) so many tokens of each from the first that differs.
+
+    What they have in common then counts as asked, and what follows a mistake is not learned from.
+    """
+    if not tokens:
+        return example(asked, better), example(asked, worse)
+    alike = itertools.takewhile(lambda both: both[0] == both[1], zip(better, worse, strict=False))
+    same = sum(1 for _ in alike)
+    before, end = [*asked, *better[:same]], same + tokens
+    return example(before, better[same:end]), example(before, worse[same:end])
 
 
 def readable(session: Session, problem: Problem, cases: Sequence[TestCase]) -> bool:

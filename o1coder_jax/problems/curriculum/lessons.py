@@ -13,19 +13,19 @@ from o1coder_jax.problems.curriculum.behaviour import CRASHED, Composition, code
 from o1coder_jax.problems.curriculum.cases import mutants
 from o1coder_jax.problems.curriculum.task import read_inputs, task_of
 from o1coder_jax.problems.curriculum.tracing import trace
-from o1coder_jax.problems.curriculum.values import Kind, Value, distinct_inputs, edge_inputs, empty, short_input
+from o1coder_jax.problems.curriculum.values import Kind, Value, distinct_inputs, empty, short_input
 from o1coder_jax.records import Problem, TestCase
 
 CANDIDATES = 48
 """Inputs from which the short ones are chosen."""
 
-KILL_CHARACTERS = 24
+KILL_CHARACTERS = 14
 """Characters that the values of a case may be longer for each mistake that it is the first to find."""
 
 TRIVIAL_CHARACTERS = 8
 """What an input without two different elements counts as longer."""
 
-LARGE, LARGE_CHARACTERS = 199, 20
+LARGE, LARGE_CHARACTERS = 130, 20
 """Numbers beyond this size count as so many characters more: a small model does not learn to compute with them."""
 
 
@@ -78,10 +78,9 @@ def _cost(stages: Sequence[Value]) -> int:
 
 
 def _candidates(kind: Kind, rng: random.Random) -> list[Value]:
-    """Different inputs: short ones, and a few edge cases."""
+    """Different inputs: short ones, and the empty one."""
     drawn = [short_input(kind, rng) for _ in range(CANDIDATES)]
-    edges = [empty(kind), *rng.sample(edge_inputs(kind), 2)]
-    return list({str(value): value for value in [*drawn, *edges]}.values())
+    return list({str(value): value for value in [*drawn, empty(kind)]}.values())
 
 
 def _killed(composition: Composition, values: list[Value], outputs: list[Value]) -> list[set[int]]:

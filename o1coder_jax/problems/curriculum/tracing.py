@@ -1,15 +1,19 @@
 """A composition's computation as text that a small model can learn to write line by line.
 
     0: !4$-1%7
-    1 keep x > 3: !4($-1.%7)=!4$7
-    2 reverse: $7!4=!7$4
-    3 each x + 1: !8$5
+    1 keep x > 3: !4($-1.%7)=(4)7
+    2 reverse: )7!7(4$4
+    3 each x + 1: !7(8$4)5
 
 Line 0 is the input; each further line repeats what its clause does and ends with the value after it. Elements of lists
-and texts stand behind a mark that says their place, so that an element is found by its mark and not by counting. Where
-elements are kept or counted, each is first written with a verdict behind it, a dot or a sign that says its new place:
-so no token asks for a search. Where they are moved, they come first with the marks that they had. A sum has its partial
-sums before it. So each token asks for one small thing.
+and texts stand behind a mark that says their place, so that an element is found by its mark and not by counting. A
+value has other marks than the one before it, so that a mark is of one value alone among those that stand near.
+
+What becomes of an element is written behind it: `!7(8`, the element 7 with its old mark, then what is made of it with
+its new one. Where elements are moved, the old mark says which comes next. Where some are kept or counted, a verdict
+stands behind each, a dot or its new mark, and the value comes once more at the end; before the verdict stands what the
+element is compared with. Sums, and largest and smallest so far, stand behind each element. To sort, each element is
+put into the sorted ones before it, which are written anew. So each token asks for one small thing.
 """
 
 from __future__ import annotations
@@ -17,17 +21,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from o1coder_jax.problems.curriculum.behaviour import Clause, Composition, run
-from o1coder_jax.problems.curriculum.catalogue import operation
 from o1coder_jax.problems.curriculum.values import Value
 
-MARKS = "!$%&*/;<>?@^_~|`"
-"""Of places 0, 1, ..., and from the beginning again; none is part of a value."""
+MARKS = ("!$%&*/;<>?@^_", "(){}[]',#\\~|`")
+"""Of places 0, 1, ..., and from the beginning again: of the values before the first, third, ... clause, and of the
+others. None is part of a value."""
 
-KEPT, DROPPED = "(){}[]',#", "."
-"""Verdicts on an element: the sign of its new place, from the beginning again after the last, or that it has none."""
+DROPPED = "."
+"""The verdict on an element that has no new place."""
 
 Elements = Sequence[int | str]
-_MOVES = ("reverse", "skip", "take_last", "skip_last", "every", "rotate", "mirror")
+Source = tuple[int, str, int]
+"""A place in the value before, what is written behind its element, and how many elements are made of it."""
+
+_MOVES = ("reverse", "take", "skip", "take_last", "skip_last", "every", "rotate", "mirror")
 _SORTS = ("sort_up", "sort_down", "sort_letters")
 _CHOICES = ("keep_above", "keep_below", "keep_multiples", "only_letters", "only_digits", "drop_vowels", "remove")
 _FIRSTS = ("unique", "unique_letters", "distinct")
@@ -37,53 +44,94 @@ def trace(composition: Composition, stages: Sequence[Value]) -> str:
     """The lines of a run: `stages` are the values before, between and after the clauses."""
     lines = [f"0: {written(stages[0])}"]
     for number, (clause, before, after) in enumerate(zip(composition, stages[:-1], stages[1:], strict=True), 1):
-        doing = operation(clause.operation).correct.filled(clause.value).pseudocode
-        parts = [*_steps(clause, before), written(after)]
-        lines.append(f"{number} {doing}: {'='.join(parts)}")
+        doing = clause.operation if clause.value is None else f"{clause.operation} {clause.value}"
+        lines.append(f"{number} {doing}: {_line(clause, number, before, after)}")
     return "\n".join(lines)
 
 
-def written(value: Value) -> str:
-    """A number, or elements with their marks."""
+def written(value: Value, number: int = 0) -> str:
+    """The value after clause `number`: a number, or elements with their marks."""
     if isinstance(value, int):
         return str(value)
     elements: Elements = value
-    return _marked(enumerate(elements))
+    return "".join(mark(number, place) + str(element) for place, element in enumerate(elements))
 
 
-def _marked(elements: Iterable[tuple[int, int | str]]) -> str:
-    return "".join(f"{MARKS[place % len(MARKS)]}{element}" for place, element in elements)
+def mark(number: int, place: int) -> str:
+    """That of a place in the value after clause `number`."""
+    marks = MARKS[number % len(MARKS)]
+    return marks[place % len(marks)]
 
 
-def _steps(clause: Clause, before: Value) -> list[str]:
-    """The parts of a line before the value."""
-    name = clause.operation
+def _line(clause: Clause, number: int, before: Value, after: Value) -> str:
+    """What stands behind the name of clause `number`."""
     if isinstance(before, int):
-        return []
-    places = range(len(before))
-    if name == "sum":
-        return [_marked((place, _sum(before[: place + 1])) for place in places)]
-    if name == "digit_sum":
-        return [_marked((place, f"{before[place]}:{_sum(before[: place + 1])}") for place in places)]
+        return written(after, number)
+    if not isinstance(after, int) and (sources := _sources(clause, before)) is not None:
+        return _made(number, before, after, sources)
+    steps = _inserted(number, before, clause.operation == "sort_down") if clause.operation in _SORTS else ""
+    steps = steps or "".join(mark(number - 1, place) + text for place, text in _steps(clause, number, before))
+    return f"{steps}={written(after, number)}" if steps else written(after, number)
+
+
+def _made(number: int, before: Elements, after: Elements, sources: Iterable[Source]) -> str:
+    """Each element that is used, and behind it what is made of it."""
+    text, made = "", 0
+    for place, beside, count in sources:
+        text += f"{mark(number - 1, place)}{before[place]}{beside}"
+        text += "".join(f"{mark(number, new)}{after[new]}" for new in range(made, made + count))
+        made += count
+    return text
+
+
+def _sources(clause: Clause, before: Elements) -> list[Source] | None:
+    """What a value is made of, in order; None where it takes more to say so."""
+    name, everywhere = clause.operation, range(len(before))
+    if name in _MOVES:
+        moved = run([clause.code], [list(everywhere)])[0]
+        return [(place, "", 1) for place in moved] if isinstance(moved, list) else None
+    if name == "repeat_each" and isinstance(clause.value, int):
+        return [(place, "", clause.value) for place in everywhere]
+    if name == "join":  # the sign between is made of the element before it
+        return [(place, "", len(str(before[place])) + (place < everywhere[-1])) for place in everywhere]
+    if name == "differences":
+        return [(place, f":{before[place - 1]}", 1) for place in everywhere]
+    whole = (*_SORTS, *_CHOICES, *_FIRSTS, "rises", "digits", "places")
+    return None if name in whole else [(place, "", 1) for place in everywhere]
+
+
+def _steps(clause: Clause, number: int, before: Elements) -> list[tuple[int, str]]:
+    """What is written before the value: a place of the value before, and what stands behind its mark."""
+    name, places = clause.operation, range(len(before))
+    if name in ("sum", "digit_sum"):
+        return [(place, f"{before[place]}:{_sum(before[: place + 1])}") for place in places]
     if name in ("maximum", "minimum"):
         best = max if name == "maximum" else min
-        return [_marked((place, best(before[: place + 1])) for place in places)]  # type: ignore[type-var]
-    if name == "differences":
-        return [_marked((place, before[place - 1]) for place in places)]
-    moved = _moved(clause, before)
-    if moved is not None:
-        return [_marked((place, before[place]) for place in moved)]
+        return [(place, f"{before[place]}:{best(before[: place + 1])}") for place in places]  # type: ignore[type-var]
     kept = _kept(clause, before)
-    return [] if kept is None else [_judged(name, before, kept)]
+    if kept is None:
+        return []
+    verdicts = {place: mark(number, new) for new, place in enumerate(kept)}
+    return [(place, f"{_compared(name, before, place)}{verdicts.get(place, DROPPED)}") for place in places]
 
 
-def _judged(name: str, before: Elements, kept: Sequence[int]) -> str:
-    """The elements with their verdicts; a rise has the element that it is compared with."""
-    verdicts = {place: KEPT[new % len(KEPT)] for new, place in enumerate(kept)}
-    compared = {place: f":{before[place - 1]}" if name == "rises" else "" for place in range(len(before))}
-    return _marked(
-        (place, f"{element}{compared[place]}{verdicts.get(place, DROPPED)}") for place, element in enumerate(before)
-    )
+def _compared(name: str, before: Elements, place: int) -> str:
+    """An element with what it is compared with: the one before it, or the different ones before it."""
+    if name == "rises":
+        return f"{before[place]}:{before[place - 1]}"
+    if name in _FIRSTS:
+        return f"{';'.join(map(str, dict.fromkeys(before[:place])))}:{before[place]}"
+    return str(before[place])
+
+
+def _inserted(number: int, before: Elements, down: bool) -> str:
+    """Each element, and behind it the sorted ones up to it."""
+    groups = []
+    for place in range(len(before)):
+        order = sorted(range(place + 1), key=lambda one: before[one], reverse=down)  # type: ignore[arg-type,return-value]
+        cells = [f"{mark(number - 1, one)}{before[one]}" for one in (place, *order)]
+        groups.append(f"{cells[0]}:{''.join(cells[1:])}")
+    return ";".join(groups)
 
 
 def _sum(elements: Elements) -> int:
@@ -91,21 +139,8 @@ def _sum(elements: Elements) -> int:
     return sum(int(one) for one in elements if isinstance(one, int) or one.isdigit())
 
 
-def _moved(clause: Clause, before: Elements) -> list[int] | None:
-    """Where each element of the value comes from; None for operations that do not move elements."""
-    name, everywhere = clause.operation, range(len(before))
-    if name in _MOVES:
-        moved = run([clause.code], [list(everywhere)])[0]
-        return moved if isinstance(moved, list) else None
-    if name in _SORTS:
-        return sorted(everywhere, key=lambda place: before[place], reverse=name == "sort_down")  # type: ignore[arg-type,return-value]
-    if name == "repeat_each" and isinstance(clause.value, int):
-        return [place for place in everywhere for _ in range(clause.value)]
-    return None
-
-
 def _kept(clause: Clause, before: Elements) -> list[int] | None:
-    """The places that are kept, or counted; None for operations that keep all."""
+    """The places that are kept, or counted; None for operations that do neither."""
     name, everywhere = clause.operation, range(len(before))
     if name in _CHOICES:
         alone = [[element] if isinstance(element, int) else element for element in before]
