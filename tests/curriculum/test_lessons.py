@@ -23,7 +23,7 @@ from o1coder_jax.problems.curriculum.catalogue import OPERATIONS
 from o1coder_jax.problems.curriculum.lessons import stages_of
 from o1coder_jax.problems.curriculum.task import task_of
 from o1coder_jax.problems.curriculum.tracing import MARKS, trace, written
-from o1coder_jax.problems.curriculum.values import Kind, edge_inputs
+from o1coder_jax.problems.curriculum.values import Kind, Value, edge_inputs
 from o1coder_jax.records import Form, Problem
 from o1coder_jax.tcg import trivial
 
@@ -77,7 +77,9 @@ def test_what_becomes_of_an_element_stands_behind_it(value: list[int] | str, cla
 def test_every_operation_has_a_line_that_ends_with_its_value(name: str) -> None:
     operation = OPERATIONS[name]
     for kind, _ in operation.signatures:
-        inputs = [3, -12, 0] if kind is Kind.NUMBER else [*edge_inputs(kind), [] if kind is Kind.LIST else ""]
+        inputs: list[Value] = (
+            [3, -12, 0] if kind is Kind.NUMBER else [*edge_inputs(kind), [] if kind is Kind.LIST else ""]
+        )
         clause = Clause(name, operation.values[-1])
         for stages in stages_of((clause,), inputs):
             line = trace((clause,), stages).split("\n")[1]
