@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.pool import Pool, SandboxConfig
 from tests.train.world import (
     Done,
     command,
@@ -55,7 +56,9 @@ def test_summary_names_the_best_round_by_validation(wee: Path):
 
 def test_summary_tells_what_it_ran_on(wee: Path):
     summary = json.loads((wee / "summary.json").read_text())
-    assert summary["isolation"] == "full" and summary["versions"]["devices"]
+    with Pool(SandboxConfig(workers=1)) as pool:
+        assert summary["isolation"] == pool.isolation
+    assert summary["versions"]["devices"]
     assert set(summary["seconds"]) == {*results(wee), "total"}
 
 

@@ -144,9 +144,10 @@ def test_score_at_a_token_does_not_depend_on_what_follows():
 
 
 def synthetic(problem_id: str, tree: int) -> list[ProcessRecord]:
-    start = 20 + tree
+    """Of sixteen trees no two have the same two tokens before the one that counts, and each token is in four."""
+    of_prompt, of_step = 20 + tree % 4, 24 + (tree + tree // 4) % 4
     return [
-        record(problem_id, [([start, token, 9], value)], tree=tree, nodes=[node], prompt=(3, start))
+        record(problem_id, [([of_step, token, 9], value)], tree=tree, nodes=[node], prompt=(3, of_prompt))
         for node, (token, value) in enumerate(((7, 1.0), (8, 0.0)), 1)
     ]
 
