@@ -5,11 +5,17 @@ A walk chooses among a node's children and a fresh draw. Each weighs
     left * exp(sharpness * mean)
 
 where `left` is the probability that the policy comes this way to an end that no rollout has reached: of a child, its
-own probability times the share of what is below it that is left; of a fresh draw, what the children do not cover. With
-sharpness 0 this draws paths without replacement (UniqueRandomizer, Shi et al. 2020); with more it is the policy that
-gains most reward for its divergence from the model's (Grill et al. 2020, with the mean as value). So a step that the
-policy is sure of is drawn once, and tokens go where something new is likely. Probabilities are the model's own, those
-of temperature 1 without truncation; with other settings more draws repeat a child, and the bound on expansions holds.
+own probability times the share of what is below it that is left; of a fresh draw, what the children do not cover. No
+path is drawn twice, a step that the policy is sure of is drawn once, and tokens go where something new is likely.
+
+A fresh draw is of the whole policy. One that repeats a child, which has the probability 1 - U where U is not covered,
+is in vain, and the walk begins again at the root. So, with sharpness 0, a new step s of node n comes with a weight
+P(n) U p(s | n); exact sampling without replacement (UniqueRandomizer, Shi et al. 2020) has no U there, and takes 1 / U
+draws for each new step. The factor leaves nodes whose children cover much for those where a draw is likely to bring
+something. The tilt is that of the policy which gains most reward for its divergence from the model's.
+
+Probabilities are the model's own, those of temperature 1 without truncation; with other settings more draws repeat a
+child, and the bound on expansions holds.
 """
 
 from __future__ import annotations
@@ -63,10 +69,14 @@ State = tuple[Array, Array, Array, Array]
 def spend(
     forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"], config: SelectionConfig, expansions: int
 ) -> Forest:
-    """Takes terminals that were reached out of what is left at them and above, and closes what is exhausted by that.
+    """Takes nodes to which no walk shall come again out of what is left at them and above, and closes what is
+    exhausted by that: nothing is left at a closed node.
 
     A node is exhausted when less than `config.exhausted` is left, or when all its children are closed and it may not be
     expanded again, or hardly anything can be drawn there that they are not.
+
+    Args:
+      node: terminals that were reached, or nodes that were expanded for the last time.
     """
     tree = forest.trees
     mass = forest.mass
@@ -83,9 +93,11 @@ def spend(
         none_open = spent(now, node) & (forest.drawn[tree, node] > 0)
         last = (forest.drawn[tree, node] >= expansions) | (uncovered(forest, node) < config.exhausted)
         done = forest.terminal[tree, node] | (left[tree, node] < config.exhausted) | (none_open & last)
+        rest = jnp.where(done, left[tree, node], 0.0)
+        left = left.at[at].add(-rest, mode="drop")
         closed = closed.at[at].set(closed[tree, node] | done, mode="drop")
         up = jnp.where(node == Forest.NONE, Forest.NONE, forest.parent[tree, node])
-        return up, gone * mass.chance[tree, node], left, closed
+        return up, (gone + rest) * mass.chance[tree, node], left, closed
 
     start = jnp.where(which, node, Forest.NONE)
     _, _, left, closed = jax.lax.while_loop(climbing, climb, (start, mass.left[tree, node], mass.left, forest.closed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,7 @@ from search.widening import Widening
 
 Preset = Literal["own", "paper", "o1coder", "puct", "gumbel", "boltzmann"]
 EXPANSIONS = 16  # of a node by the boltzmann rule, where nothing else is said
+MOST_EXPANSIONS = 1000  # a node has places for the children of all
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,10 @@ class SearchConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"search.{name} is {getattr(self, name)}; it must lie in [0, 1]")
 
-        if self.widening < 0:
-            raise UserError(f"search.widening is {self.widening}; it must not be negative")
+        if self.expansions > MOST_EXPANSIONS:
+            raise UserError(f"search.expansions is {self.expansions}; it must be at most {MOST_EXPANSIONS}")
+        if not 0 <= self.widening < math.inf:
+            raise UserError(f"search.widening is {self.widening}; it must be a number of at least 0")
         if self.widening and self.expansions == 1:
             raise UserError(
                 f"search.widening is {self.widening}, but search.expansions 1 allows none; raise that, or set it to 0"
@@ -142,16 +146,28 @@ class SearchConfig:
         if self.expansions > 1 and self.preset == "own":
             self._check_widening()
         boltzmann = "boltzmann" in (self.preset, self.selection.rule if self.preset == "own" else "")
-        if boltzmann and self.baseline.kind == "none" and not self.merge_identical:
-            raise UserError(
-                "search.merge_identical is false, but the boltzmann rule draws without replacement; set it to true"
-            )
+        if boltzmann and self.baseline.kind == "none":
+            self._check_boltzmann()
 
     def _check_widening(self) -> None:
         if self.selection.rule == "gumbel" or self.selection.reselect:
             raise UserError(
                 f"search.expansions is {self.expansions}, but selection.rule gumbel and selection.reselect know no "
                 "children that come later; set it to 1"
+            )
+
+    def _check_boltzmann(self) -> None:
+        if not self.merge_identical:
+            raise UserError(
+                "search.merge_identical is false, but the boltzmann rule draws without replacement; set it to true"
+            )
+        if self.widening:
+            raise UserError(
+                f"search.widening is {self.widening}, but the boltzmann rule chooses itself when to draw; set it to 0"
+            )
+        if not self.sampling.temperature:
+            raise UserError(
+                "search.sampling.temperature is 0, so that the boltzmann rule draws one path for ever; set it to 1"
             )
 
     def resolved(self) -> SearchConfig:

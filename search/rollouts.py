@@ -9,6 +9,7 @@ Where the process reward model alone says what a leaf is worth, the walk ends at
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,7 +89,8 @@ def move(forest: Forest, orders: Orders, rules: Rules) -> Forest:
     forest = replace(grow(forest, orders.growth), leaf=jnp.where(first, _NEXT, forest.leaf))
     if rules.widening.expansions > 1:
         boltzmann = rules.selection.rule == "boltzmann"
-        forest = give_up(forest, which, brought, rules.widening, in_vain=not boltzmann)
+        closing = functools.partial(_close, rules=rules)
+        forest = give_up(forest, which, brought, rules.widening, closing, in_vain=not boltzmann)
         if boltzmann:
             forest = begin_again(forest, which & ~brought, orders.starts)
     forest = _settle(forest, orders, rules)
@@ -101,6 +103,13 @@ def move(forest: Forest, orders: Orders, rules: Rules) -> Forest:
         return forest, jnp.any(arrived & _can_start(forest, orders.starts, rules))
 
     return jax.lax.while_loop(lambda state: state[1], body, (forest, jnp.array(True)))[0]
+
+
+def _close(forest: Forest, which: Bool[Array, " T"], node: Int[Array, " T"], rules: Rules) -> Forest:
+    """Closes nodes to which no walk shall come again, and what is exhausted by that."""
+    if rules.selection.rule == "boltzmann":
+        return spend(forest, which, node, rules.selection, rules.widening.expansions)
+    return close(forest, which, node, rules.widening.expansions)
 
 
 def _can_start(forest: Forest, starts: Bool[Array, " T"], rules: Rules) -> Bool[Array, " T"]:
@@ -194,10 +203,8 @@ def _arrive(forest: Forest, rules: Rules) -> tuple[Forest, Bool[Array, " T"]]:
         forest = replace(forest, visits=forest.visits.at[again].add(1, mode="drop"))
         above = forest.parent[tree, node]
         forest = pass_through(forest, known, above, visits=1, reward=forest.reward[tree, node])
-    elif rules.selection.rule == "boltzmann":
-        forest = spend(forest, asks, node, rules.selection, rules.widening.expansions)
     else:
-        forest = close(forest, asks, node, rules.widening.expansions)
+        forest = _close(forest, asks, node, rules)
     if not rules.simulates:
         valued = forest.walking & ~terminal & (forest.leaf == node)
         forest = pass_through(forest, valued, node, visits=1, reward=forest.value[tree, node])

@@ -24,6 +24,7 @@ from search.forest import Forest
 
 SELECTION = 2**31 - 1  # folded into a tree's seed before its rollout; candidates fold in their small numbers instead
 GUMBEL = 2**31 - 2
+LARGEST = 1e6  # of a weight: more says nothing more, and float32 holds it beside what it is added to
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,16 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         for name in ("exploration", "visit_weight", "value_scale", "sharpness", "exhausted"):
-            if getattr(self, name) < 0:
-                raise UserError(f"search.selection.{name} is {getattr(self, name)}; it must not be negative")
+            if not 0 <= getattr(self, name) <= LARGEST:
+                raise UserError(f"search.selection.{name} is {getattr(self, name)}; it must lie in [0, {LARGEST:g}]")
+        if self.exhausted >= 1:
+            raise UserError(
+                f"search.selection.exhausted is {self.exhausted}, which closes every node at once; give less than 1"
+            )
+        if self.rule == "boltzmann" and self.reselect:
+            raise UserError(
+                "search.selection.reselect is true, but the boltzmann rule draws no path twice; set it to false"
+            )
 
     def weight(self, progress: Float[Array, "..."]) -> Float[Array, "..."]:
         """c when `progress` in [0, 1] of the rollouts are done."""

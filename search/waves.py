@@ -16,6 +16,7 @@ trees around it, nor on when verdicts come.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -243,7 +244,7 @@ class Search:
         opinions = self.device.value(rows, pieces) if own_head else self.device.rate(pieces)
         for d, found in enumerate(steps):
             for i, step in enumerate(found):
-                step.opinion = float(opinions[d, rows[d][i] if own_head else i])
+                step.opinion = _finite(float(opinions[d, rows[d][i] if own_head else i]), "the reward model's score")
 
     def _candidate(self, ended: Ended, ids: tuple[int, ...], log_probability: float, *, stopped: bool) -> Node:
         tree, parent = ended.expansion.tree, ended.expansion.node
@@ -254,7 +255,7 @@ class Search:
         depth = tree.nodes[parent].depth + 1
         step = read_step(
             ids,
-            log_probability,
+            _finite(log_probability, "the policy's log-probability"),
             parent,
             depth,
             stopped=stopped,
@@ -265,6 +266,15 @@ class Search:
         if self._opinion is not None:
             step.opinion = self._opinion(tree, step)
         return step
+
+
+def _finite(value: float, what: str) -> float:
+    """A number that a model gave; one that is none would lead walks in circles."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"search: {what} of a step is {value}; the checkpoint's weights are no numbers, take another one"
+        )
+    return value
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], least: int) -> list[int]:

@@ -8,12 +8,12 @@ on drawing instead of ending, and spends its tokens where they bring something n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from search.backup import close
 from search.forest import Forest
 
 
@@ -42,8 +42,18 @@ def due(forest: Forest, node: Int[Array, " T"], leaf: Int[Array, " T"], widening
     return (leaf == Forest.NONE) & (number < widening.expansions) & wanted
 
 
+Closing = Callable[[Forest, Bool[Array, " T"], Int[Array, " T"]], Forest]
+"""Closes nodes (T,) of the chosen trees (T,), and what is exhausted by that."""
+
+
 def give_up(
-    forest: Forest, grew: Bool[Array, " T"], brought: Bool[Array, " T"], widening: Widening, *, in_vain: bool = True
+    forest: Forest,
+    grew: Bool[Array, " T"],
+    brought: Bool[Array, " T"],
+    widening: Widening,
+    closing: Closing,
+    *,
+    in_vain: bool = True,
 ) -> Forest:
     """Closes nodes that were expanded in vain, with what is exhausted by that; their walks begin again at the root.
 
@@ -56,7 +66,7 @@ def give_up(
     if in_vain:
         vain = jnp.where(done & ~brought, cursor, forest.places)
         forest = replace(forest, drawn=forest.drawn.at[tree, vain].set(widening.expansions, mode="drop"))
-    forest = close(forest, done & (forest.drawn[tree, cursor] >= widening.expansions), cursor, widening.expansions)
+    forest = closing(forest, done & (forest.drawn[tree, cursor] >= widening.expansions), cursor)
     lost = forest.walking & forest.closed[tree, cursor] & ~forest.terminal[tree, cursor]
     return replace(
         forest,

@@ -115,8 +115,7 @@ class Oracle:
                     self.nodes[node].drawn = self.expansions if self._all_closed(node) else self.nodes[node].drawn
                 if self._all_closed(node) and self.nodes[node].drawn >= self.expansions:
                     # There is nothing here: begin again.
-                    for passed in self.path(node):
-                        self._close(self.nodes[passed])
+                    self._exhaust(node)
                     if self.nodes[0].closed:
                         return
                     node = 0
@@ -174,10 +173,8 @@ class Oracle:
         self.asked.append(node)
         for passed in self.path(node):
             self.nodes[passed].pending += 1
-            if not self.config.reselect and not self._boltzmann:
-                self._close(self.nodes[passed])
-        if self._boltzmann:
-            self._spend(node)
+        if not self.config.reselect:
+            self._exhaust(node)
 
     def _settle(self) -> None:
         """The oldest verdict that is missing comes."""
@@ -202,18 +199,28 @@ class Oracle:
             self.nodes[passed].visits += 1
             self.nodes[passed].total += reward
 
+    def _exhaust(self, number: int) -> None:
+        """Nobody shall come to this node again."""
+        if self._boltzmann:
+            self._spend(number)
+        else:
+            for passed in self.path(number):
+                self._close(self.nodes[passed])
+
     def _close(self, node: OracleNode) -> None:
         below = all(self.nodes[child].closed for child in node.children)
         node.closed = node.terminal or (node.drawn >= self.expansions and below)
 
     def _spend(self, number: int) -> None:
-        """What was reached is no longer left to draw; where hardly anything is, nobody goes again."""
+        """What is at this node is no longer left to draw; where hardly anything is, nobody goes again."""
         gone = self.nodes[number].left
         for passed in self.path(number):
             node = self.nodes[passed]
             node.left -= gone
             last = node.drawn >= self.expansions or self._uncovered(passed) < self.config.exhausted
             node.closed |= node.terminal or node.left < self.config.exhausted or (self._all_closed(passed) and last)
+            if node.closed:
+                gone, node.left = gone + node.left, 0.0
             gone *= node.chance
 
     # The rules.

@@ -200,8 +200,11 @@ def check(forest: Forest, case: Case) -> None:
             else:
                 fresh = max(1 - forest.mass.chance[t, below].sum(), 0)
                 left = fresh + (forest.mass.chance[t, below] * forest.mass.left[t, below]).sum()
+                left = 0 if closed[n] else left
                 assert fresh == 0 or forest.mass.left[t, n] == left  # else the script's chances add up to more than 1
                 assert closed[n] >= exhausted
+                share = case.selection.exhausted
+                assert closed[n] or (forest.mass.left[t, n] >= share and not (closed[below].all() and fresh < share))
         if case.window > 1:
             assert pending[0] == forest.asked[t] - forest.settled[t]
         assert 0 <= forest.asked[t] - forest.settled[t] <= case.window
