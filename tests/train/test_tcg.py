@@ -269,11 +269,6 @@ def test_invalid_tests_lose_to_valid_ones_of_their_problem(monkeypatch: pytest.M
     assert tokens == sum(len(one.tokens) for of in drawn for one in of)
 
 
-def test_a_shorter_input_is_not_preferred():
-    right = [(5, [1]), (3, [2]), (9, [3])]
-    assert preferences.matched(right, [(4, [4]), (0, [5]), (10, [6])]) == [([1], [4]), ([2], [5])]
-
-
 def test_an_answer_is_cut_at_the_markers():
     vocabulary: Any = Generator().generator.vocabulary
     cut = preferences.pieces(vocabulary, list(map(ord, "ab<Step_End>c<END>")))

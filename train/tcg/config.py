@@ -39,7 +39,7 @@ class TCGConfig:
         are rejected for the same inputs with right ones; 0: no such pairs.
       corrected_tokens: so many tokens of both, from the first that differs, make such a pair; 0: the whole answers.
       compared_problems: of so many problems the generator after SFT is asked several times, and its invalid tests are
-        rejected for valid ones whose inputs are no shorter; 0: no such pairs.
+        rejected for valid ones; 0: no such pairs.
       coevolution_problems: of so many problems the generator's tests meet wrong programs of the base policy: the valid
         tests that reject most of them are preferred to the others; 0: no such pairs.
       judged_problems: held-out problems that the measures are taken on.

@@ -24,9 +24,7 @@ from train.tcg.answers import Answers, read, sampled, true_cases, valid_cases
 from train.tcg.examples import Pair, answer, prompt
 from train.tcg.measures import kills, wrong_programs
 
-RIVALS = 4  # answers of one problem that meet the same programs, or one another
-Sized = tuple[int, list[int]]
-"""A test's tokens, after the characters of its input."""
+RIVALS = 4  # answers of one problem that meet the same programs
 
 
 def corrected_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:
@@ -72,10 +70,9 @@ def readable(session: Session, problem: Problem, cases: Sequence[TestCase]) -> b
 
 
 def compared_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:
-    """(valid, invalid) single tests of the same problem.
+    """(valid, invalid) single tests of the same problem; a trivial test is never preferred, whatever its output.
 
-    A trivial test is never preferred, nor one with a shorter input: else short inputs, of which more are valid and
-    which find less, would be learned.
+    As many for each problem as it has of the rarer.
 
     Returns:
       The pairs, and the tokens that were generated.
@@ -91,27 +88,15 @@ def compared_pairs(session: Session, weights: Any, problems: Sequence[Problem]) 
     pairs = []
     for problem, of, read_as, valid in zip(problems, cut, cases, judged, strict=True):
         verdicts = iter(valid)
-        right: list[Sized] = []
-        wrong: list[Sized] = []
+        right, wrong = [], []
         for tokens, case in zip(of, read_as, strict=True):
             if case is None or not next(verdicts):
-                wrong.append((len(str(case.input)) if case else 0, tokens))
+                wrong.append(tokens)
             elif not tcg.trivial(case.input, problem.form):
-                right.append((len(str(case.input)), tokens))
+                right.append(tokens)
         asked = prompt(session, problem)
-        pairs += [(example(asked, better), example(asked, worse)) for better, worse in matched(right, wrong)]
+        pairs += [(example(asked, better), example(asked, worse)) for better, worse in zip(right, wrong, strict=False)]
     return pairs, sum(len(sample.tokens) for drawn in samples for sample in drawn)
-
-
-def matched(right: Sequence[Sized], wrong: Sequence[Sized]) -> list[tuple[list[int], list[int]]]:
-    """For each wrong one in turn the shortest right one that is left and no shorter, if there is one."""
-    left = sorted(right, key=lambda one: one[0])
-    found = []
-    for size, worse in wrong:
-        place = next((place for place, (other, _) in enumerate(left) if other >= size), None)
-        if place is not None:
-            found.append((left.pop(place)[1], worse))
-    return found
 
 
 def pieces(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[list[int]]:
