@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
+from o1coder_jax.allocation import keep_freed_memory
 from o1coder_jax.errors import UserError
 
 T = TypeVar("T")
@@ -53,7 +54,8 @@ class MeshConfig:
 
 
 def prepare_cpu(config: MeshConfig) -> None:
-    """Asks for virtual CPU devices; must run before JAX meets its devices."""
+    """Asks for virtual CPU devices, and for memory that stays; must run before JAX meets its devices."""
+    keep_freed_memory()
     jax.config.update("jax_num_cpu_devices", min(config.cpu_devices, os.cpu_count() or 1))
 
 

@@ -42,7 +42,7 @@ def _traced(value: list[int] | str, *clauses: Clause) -> str:
 
 def test_a_line_names_its_clause_and_ends_with_the_value() -> None:
     lines = _traced([4, -1, 7], Clause("keep_above", 3), Clause("reverse"), Clause("add", 1))
-    assert lines == "0: !4$-1%7\n1 keep_above 3: !4($-1.%7)=(4)7\n2 reverse: )7!7(4$4\n3 add 1: !7(8$4)5"
+    assert lines == "0: !4$-1%7\n1 keep_above 3: !4($-1.%7)=(4)7\n2 reverse: )7!7(4$4\n3 add 1: !7+1(8$4+1)5"
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,25 @@ def test_a_line_names_its_clause_and_ends_with_the_value() -> None:
     [
         ([3, 1, 2], Clause("reverse"), "%2(2$1)1!3{3"),
         ([3, 1, 2], Clause("take", 2), "!3(3$1)1"),
-        ([3, 1, 2], Clause("running_sums"), "!3(3$1)4%2{6"),
-        ([3, 1, 2], Clause("sort_up"), "!3:!3;$1:$1!3;%2:$1%2!3=(1)2{3"),
-        ([3, 1, 2], Clause("sort_down"), "!3:!3;$1:!3$1;%2:!3%2$1=(3)2{1"),
-        ([3, 1, 3], Clause("unique"), "!:3($3:1)%3;1:3.=(3)1"),
-        ([3, 1, 2], Clause("rises"), "!3:2($1:3.%2:1)=(3)2"),
-        ([3, 1, 2], Clause("sum"), "!3:3$1:4%2:6=6"),
+        ([3, 1, 2], Clause("running_sums"), "!3+0(3$1+3)4%2+4{6"),
+        ([3, 1, 2], Clause("sort_up"), "!3:$1>%2>{$1:!3<%2<(%2:!3<$1>)=(1)2{3"),
+        ([3, 1, 2], Clause("sort_down"), "!3:$1>%2>($1:!3<%2<{%2:!3<$1>)=(3)2{1"),
+        ([1, 1], Clause("sort_down"), "!1:$1~($1:!1~)=(1)1"),
+        ([3, 1, 3, 2], Clause("unique"), "!3:($1:!3<)%3:!3~.&2:!3<$1>%3<{=(3)1{2"),
+        ([3, 1, 2], Clause("rises"), "!3:%2>($1:!3<.%2:$1>)=(3)2"),
+        ([3, 1, 2], Clause("sum"), "!3+0:3$1+3:4%2+4:6=6"),
+        ([3, 1, 2], Clause("add_place"), "!3+0(3$1+1)2%2+2{4"),
         ([3, 1, 2], Clause("differences"), "!3:2(1$1:3)-2%2:1{1"),
         ([3, 1, 2], Clause("minimum"), "!3:3$1:1%2:1=1"),
         ([3, 1, 2], Clause("count_above", 2), "!3($1.%2.=1"),
-        ([3, 1, 3], Clause("distinct"), "!:3($3:1)%3;1:3.=2"),
+        ([3, 1, 3], Clause("distinct"), "!3:($1:!3<)%3:!3~.=2"),
         ([3, 1, 2], Clause("last"), "2"),
         ([12, -3], Clause("join", "-"), "!12(1)2{-$-3}-[3"),
-        ("a7b5", Clause("digit_sum"), "!a:0$7:7%b:7&5:12=12"),
+        ("a7b5", Clause("digit_sum"), "!a+0:0$7+0:7%b+7:7&5+7:12=12"),
         ("aB1", Clause("count_letters"), "!a($B)%1.=2"),
         ("xaE", Clause("places"), "!x.$a(%E)=(1)2"),
         ("a1", Clause("repeat_each", 2), "!a(a)a$1{1}1"),
-        ("b0a", Clause("sort_letters"), "!b:!b;$0:$0!b;%a:$0%a!b=(0)a{b"),
+        ("b0a", Clause("sort_letters"), "!b:$0>%a>{$0:!b<%a<(%a:!b<$0>)=(0)a{b"),
     ],
 )
 def test_what_becomes_of_an_element_stands_behind_it(value: list[int] | str, clause: Clause, line: str) -> None:

@@ -54,7 +54,7 @@ def test_problem_without_tests_gives_no_example():
 
 def test_chosen_and_rejected_lie_in_neighbouring_rows():
     pairs: list[tuple[Example, Example]] = [(example([1], [2]), example([1], [3]))]
-    batch = dpo_batch(pairs, TCGConfig(dpo_pairs=2))
+    batch = dpo_batch(pairs, TCGConfig(dpo_pairs=2), 8)
     assert batch["tokens"][:, 1].tolist() == [2, 3, 0, 0] and batch["valid"].tolist() == [1, 1, 0, 0]
 
 
@@ -253,6 +253,27 @@ def test_a_pair_from_the_first_difference_speaks_of_little_more_than_the_mistake
     assert better["weight"].tolist() == worse["weight"].tolist() == [0, 0, 0, 1]
     whole, other = preferences.from_difference([9], [1, 2], [1, 3], 0)
     assert whole["weight"].tolist() == other["weight"].tolist() == [0, 1, 1]
+
+
+def test_invalid_tests_lose_to_valid_ones_of_their_problem(monkeypatch: pytest.MonkeyPatch):
+    texts = [  # what holds "5" is invalid, and so is what cannot be read; "4" is trivial
+        "in: 1 2\nout: 0<Step_End>in: 5 1\nout: 0<END>",
+        "in: 4\nout: 0<Step_End>nothing<END>",
+    ]
+    drawn = [[sample(text) for text in texts], [sample("in: 7 2\nout: 0<Step_End>in: 1 2\nout: 0<END>")]]
+    monkeypatch.setattr(preferences, "sampled", lambda *arguments, **options: drawn)
+    session: Any = Generator()
+    problems = [Problem(name, "s", Form.STDIN, CASES, solutions=("5",)) for name in "ab"]
+    [(right, wrong)], tokens = preferences.compared_pairs(session, None, problems)
+    assert answer_of(right) == "in: 1 2\nout: 0" and answer_of(wrong) == "in: 5 1\nout: 0"
+    assert tokens == sum(len(one.tokens) for of in drawn for one in of)
+
+
+def test_an_answer_is_cut_at_the_markers():
+    vocabulary: Any = Generator().generator.vocabulary
+    cut = preferences.pieces(vocabulary, list(map(ord, "ab<Step_End>c<END>")))
+    assert ["".join(map(chr, one)) for one in cut] == ["ab", "c"]
+    assert preferences.pieces(vocabulary, list(map(ord, "ab<Step_End>c"))) == [list(map(ord, "ab"))]
 
 
 def test_answers_whose_valid_tests_reject_wrong_programs_win(monkeypatch: pytest.MonkeyPatch):

@@ -38,6 +38,8 @@ class TCGConfig:
       corrected_problems: of so many problems the generator after SFT is asked, and its answers that hold a wrong output
         are rejected for the same inputs with right ones; 0: no such pairs.
       corrected_tokens: so many tokens of both, from the first that differs, make such a pair; 0: the whole answers.
+      compared_problems: of so many problems the generator after SFT is asked several times, and its invalid tests are
+        rejected for valid ones; 0: no such pairs.
       coevolution_problems: of so many problems the generator's tests meet wrong programs of the base policy: the valid
         tests that reject most of them are preferred to the others; 0: no such pairs.
       judged_problems: held-out problems that the measures are taken on.
@@ -66,6 +68,7 @@ class TCGConfig:
     shuffled: bool = True
     corrected_problems: int = 0
     corrected_tokens: int = 0
+    compared_problems: int = 0
     coevolution_problems: int = 0
     judged_problems: int = 100
     suite: int = 8
@@ -83,8 +86,8 @@ class TCGConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            "dpo_updates further_problems corrected_problems corrected_tokens coevolution_problems judged_problems "
-            "given_inputs"
+            "dpo_updates further_problems corrected_problems corrected_tokens compared_problems coevolution_problems "
+            "judged_problems given_inputs"
         ).split():
             if getattr(self, name) < 0:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")

@@ -104,10 +104,10 @@ def shuffled_pairs(session: Session, problems: Sequence[Problem], rng: random.Ra
     return pairs
 
 
-def dpo_batch(pairs: Sequence[Pair], config: TCGConfig) -> HostBatch:
-    """Chosen and rejected in neighbouring rows; rows without a pair are padding."""
+def dpo_batch(pairs: Sequence[Pair], config: TCGConfig, length: int) -> HostBatch:
+    """Chosen and rejected in neighbouring rows of `length` tokens; rows without a pair are padding."""
     rows = 2 * config.dpo_pairs
-    batch = padded_batch([one for pair in pairs for one in pair], rows, config.batch.length)
+    batch = padded_batch([one for pair in pairs for one in pair], rows, length)
     valid = np.zeros(rows, np.float32)
     valid[: 2 * len(pairs)] = 1.0
     return batch | {"valid": valid}

@@ -1,8 +1,9 @@
 """Pairs for DPO from what the generator itself writes.
 
-*Corrected*: an answer with a wrong output loses to the same inputs with right ones. *Co-evolution*: of several answers
-to a problem, the one whose valid tests do best against wrong programs of the policy wins (the solution x test matrix);
-the better the policy, the subtler the programs that the tests have to tell from right ones.
+*Corrected*: an answer with a wrong output loses to the same inputs with right ones. *Compared*: of the tests that it
+wrote for a problem the invalid ones lose to valid ones. *Co-evolution*: of several answers to a problem, the one whose
+valid tests do best against wrong programs of the policy wins (the solution x test matrix); the better the policy, the
+subtler the programs that the tests have to tell from right ones.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from o1coder_jax import tcg
 from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum import traces
 from o1coder_jax.records import Problem, TestCase
+from o1coder_jax.steps import END, STEP_END
+from o1coder_jax.vocabulary import Vocabulary
 from train.data import example
 from train.session import Session
 from train.tcg.answers import Answers, read, sampled, true_cases, valid_cases
@@ -63,6 +67,51 @@ def readable(session: Session, problem: Problem, cases: Sequence[TestCase]) -> b
         except UserError:  # the reference took an input that the statement does not allow
             return False
     return True
+
+
+def compared_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:
+    """(valid, invalid) single tests of the same problem; a trivial test is never preferred, whatever its output.
+
+    As many for each problem as it has of the rarer.
+
+    Returns:
+      The pairs, and the tokens that were generated.
+    """
+    samples = sampled(session, weights, problems, answers=RIVALS, salt=13)
+    vocabulary, config = session.generator.vocabulary, session.config.tcg
+    cut = [[one for sample in drawn for one in pieces(vocabulary, sample.tokens)] for drawn in samples]
+    cases = [
+        [tcg.parse_case(vocabulary.decode(one), problem.form, config.written) for one in of]
+        for problem, of in zip(problems, cut, strict=True)
+    ]
+    judged = valid_cases(session, problems, [Answers([one for one in of if one], 0) for of in cases])
+    pairs = []
+    for problem, of, read_as, valid in zip(problems, cut, cases, judged, strict=True):
+        verdicts = iter(valid)
+        right, wrong = [], []
+        for tokens, case in zip(of, read_as, strict=True):
+            if case is None or not next(verdicts):
+                wrong.append(tokens)
+            elif not tcg.trivial(case.input, problem.form):
+                right.append(tokens)
+        asked = prompt(session, problem)
+        pairs += [(example(asked, better), example(asked, worse)) for better, worse in zip(right, wrong, strict=False)]
+    return pairs, sum(len(sample.tokens) for drawn in samples for sample in drawn)
+
+
+def pieces(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[list[int]]:
+    """The tokens of each test of an answer, without the marker behind it; a last one without marker is left out."""
+    out: list[list[int]] = []
+    piece: list[tuple[int, int]] = []  # tokens, and how long the text is with each
+    text = ""
+    for token in tokens:
+        text += vocabulary.decode([token])
+        piece.append((token, len(text)))
+        if text.endswith((STEP_END, END)):
+            length = len(text.removesuffix(END).removesuffix(STEP_END))
+            out.append([one for one, upto in piece if upto <= length])
+            piece, text = [], ""
+    return out
 
 
 def coevolution_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:

@@ -10,14 +10,16 @@ from o1coder_jax import losses
 from o1coder_jax.problems.curriculum import build_further
 from o1coder_jax.records import Problem, write_jsonl
 from o1coder_jax.stored import Model
-from train.data import HostBatch, chosen_batches, fitting, packed_batches
+from train.data import HostBatch, chosen_batches, fitting, packed_batches, round_up
 from train.run import Stage
 from train.session import Session, policy_name, reporter
 from train.step import Objective, Trainer, fit, sequence_scores
 from train.tcg.answers import reward_tests
 from train.tcg.examples import Pair, dpo_batch, sft_examples, shuffled_pairs
 from train.tcg.measures import Field, kill_rate, measure
-from train.tcg.preferences import coevolution_pairs, corrected_pairs
+from train.tcg.preferences import coevolution_pairs, compared_pairs, corrected_pairs
+
+LENGTH_MULTIPLE = 32  # of the rows of DPO's batches
 
 
 def run(session: Session) -> None:
@@ -100,6 +102,7 @@ def preference_pairs(
     found: dict[str, list[Pair]] = {}
     for name, count, make in (
         ("corrected", config.corrected_problems, corrected_pairs),
+        ("compared", config.compared_problems, compared_pairs),
         ("coevolution", config.coevolution_problems, coevolution_pairs),
     ):
         if count:
@@ -139,9 +142,11 @@ def preferring(session: Session, stage: Stage, start: Model, after_sft: Any, pai
         seed=seed + 1,
     )
     own = session.own_slice(2 * config.dpo_pairs)
+    longest = max(len(one["tokens"]) for pair in pairs for one in pair)
+    length = min(round_up(longest, LENGTH_MULTIPLE), config.batch.length)
 
     def referred(numbers: Sequence[int]) -> HostBatch:
-        batch = {name: rows[own] for name, rows in dpo_batch([pairs[i] for i in numbers], config).items()}
+        batch = {name: rows[own] for name, rows in dpo_batch([pairs[i] for i in numbers], config, length).items()}
         return batch | {"reference": sequence_scores(start.graph, after_sft, batch, session.mesh)}
 
     batches = chosen_batches(len(pairs), config.dpo_pairs, referred, seed=seed)

@@ -19,14 +19,15 @@ from o1coder_jax.records import Problem, TestCase
 CANDIDATES = 48
 """Inputs from which the short ones are chosen."""
 
-KILL_CHARACTERS = 14
+KILL_CHARACTERS = 20
 """Characters that the values of a case may be longer for each mistake that it is the first to find."""
 
 TRIVIAL_CHARACTERS = 8
 """What an input without two different elements counts as longer."""
 
-LARGE, LARGE_CHARACTERS = 130, 20
-"""Numbers beyond this size count as so many characters more: a small model does not learn to compute with them."""
+LARGE = ((130, 16), (40, 4))
+"""Numbers beyond each size count as so many characters more: a small model sees each of them too seldom to learn to
+compute with it."""
 
 
 def stages_of(composition: Composition, values: Sequence[Value]) -> list[list[Value]]:
@@ -73,8 +74,8 @@ def _cost(stages: Sequence[Value]) -> int:
     """Characters of the values on the way, with what counts as such."""
     numbers = [n for stage in stages for n in (stage if isinstance(stage, list) else [stage]) if isinstance(n, int)]
     trivial = not isinstance(stages[0], int) and len(set(stages[0])) < 2
-    large = sum(abs(number) > LARGE for number in numbers)
-    return sum(len(str(stage)) for stage in stages) + TRIVIAL_CHARACTERS * trivial + LARGE_CHARACTERS * large
+    large = sum(characters for number in numbers for size, characters in LARGE if abs(number) > size)
+    return sum(len(str(stage)) for stage in stages) + TRIVIAL_CHARACTERS * trivial + large
 
 
 def _candidates(kind: Kind, rng: random.Random) -> list[Value]:

@@ -11,9 +11,13 @@ value has other marks than the one before it, so that a mark is of one value alo
 
 What becomes of an element is written behind it: `!7(8`, the element 7 with its old mark, then what is made of it with
 its new one. Where elements are moved, the old mark says which comes next. Where some are kept or counted, a verdict
-stands behind each, a dot or its new mark, and the value comes once more at the end; before the verdict stands what the
-element is compared with. Sums, and largest and smallest so far, stand behind each element. To sort, each element is
-put into the sorted ones before it, which are written anew. So each token asks for one small thing.
+stands behind each, a dot or its new mark, and the value comes once more at the end. Sums, and largest and smallest so
+far, stand behind each element.
+
+Two elements are compared in one way, whatever for: `!3:$1>%4<` says that 3 is above 1 and below 4. To drop repeated
+elements each is compared with those before it, up to an equal one; to keep rises, with the one before; to sort, with
+all others, and its new mark follows from the signs. So each token asks for one small thing, and what there is to know
+of two elements is the same in all these operations.
 """
 
 from __future__ import annotations
@@ -23,9 +27,15 @@ from collections.abc import Callable, Iterable, Sequence
 from o1coder_jax.problems.curriculum.behaviour import Clause, Composition, run
 from o1coder_jax.problems.curriculum.values import Value
 
-MARKS = ("!$%&*/;<>?@^_", "(){}[]',#\\~|`")
+MARKS = ("!$%&*/;?@^_", "(){}[]',#\\|`")
 """Of places 0, 1, ..., and from the beginning again: of the values before the first, third, ... clause, and of the
 others. None is part of a value."""
+
+BELOW, SAME, ABOVE = "<~>"
+"""How an element compares with another."""
+
+PLUS = "+"
+"""Between an element and what is added to it."""
 
 DROPPED = "."
 """The verdict on an element that has no new place."""
@@ -66,11 +76,11 @@ def mark(number: int, place: int) -> str:
 def _line(clause: Clause, number: int, before: Value, after: Value) -> str:
     """What stands behind the name of clause `number`."""
     if isinstance(before, int):
-        return written(after, number)
+        added = f"{before}{PLUS}{clause.value}=" if clause.operation == "number_add" else ""
+        return added + written(after, number)
     if not isinstance(after, int) and (sources := _sources(clause, before)) is not None:
         return _made(number, before, after, sources)
-    steps = _inserted(number, before, clause.operation == "sort_down") if clause.operation in _SORTS else ""
-    steps = steps or "".join(mark(number - 1, place) + text for place, text in _steps(clause, number, before))
+    steps = "".join(mark(number - 1, place) + text for place, text in _steps(clause, number, before))
     return f"{steps}={written(after, number)}" if steps else written(after, number)
 
 
@@ -96,6 +106,10 @@ def _sources(clause: Clause, before: Elements) -> list[Source] | None:
         return [(place, "", len(str(before[place])) + (place < everywhere[-1])) for place in everywhere]
     if name == "differences":
         return [(place, f":{before[place - 1]}", 1) for place in everywhere]
+    if name in ("add", "add_place"):
+        return [(place, f"{PLUS}{place if clause.value is None else clause.value}", 1) for place in everywhere]
+    if name == "running_sums":
+        return [(place, f"{PLUS}{_sum(before[:place])}", 1) for place in everywhere]
     whole = (*_SORTS, *_CHOICES, *_FIRSTS, "rises", "digits", "places")
     return None if name in whole else [(place, "", 1) for place in everywhere]
 
@@ -104,34 +118,53 @@ def _steps(clause: Clause, number: int, before: Elements) -> list[tuple[int, str
     """What is written before the value: a place of the value before, and what stands behind its mark."""
     name, places = clause.operation, range(len(before))
     if name in ("sum", "digit_sum"):
-        return [(place, f"{before[place]}:{_sum(before[: place + 1])}") for place in places]
+        return [(place, f"{before[place]}{PLUS}{_sum(before[:place])}:{_sum(before[: place + 1])}") for place in places]
     if name in ("maximum", "minimum"):
         best = max if name == "maximum" else min
         return [(place, f"{before[place]}:{best(before[: place + 1])}") for place in places]  # type: ignore[type-var]
-    kept = _kept(clause, before)
-    if kept is None:
+    news = _ranks(before, name == "sort_down") if name in _SORTS else _news(_kept(clause, before))
+    if news is None:
         return []
-    verdicts = {place: mark(number, new) for new, place in enumerate(kept)}
-    return [(place, f"{_compared(name, before, place)}{verdicts.get(place, DROPPED)}") for place in places]
+    return [
+        (place, f"{before[place]}{_compared(name, number, before, place)}{_verdict(number, news.get(place))}")
+        for place in places
+    ]
 
 
-def _compared(name: str, before: Elements, place: int) -> str:
-    """An element with what it is compared with: the one before it, or the different ones before it."""
-    if name == "rises":
-        return f"{before[place]}:{before[place - 1]}"
-    if name in _FIRSTS:
-        return f"{';'.join(map(str, dict.fromkeys(before[:place])))}:{before[place]}"
-    return str(before[place])
+def _compared(name: str, number: int, before: Elements, place: int) -> str:
+    """How an element compares with those that it has to be compared with."""
+    if name in _SORTS:
+        others = [other for other in range(len(before)) if other != place]
+    elif name == "rises":
+        others = [(place or len(before)) - 1]
+    elif name in _FIRSTS:
+        first = before.index(before[place])
+        others = list(range(min(first + 1, place)))
+    else:
+        return ""
+    signs = [f"{mark(number - 1, other)}{before[other]}{_sign(before[place], before[other])}" for other in others]
+    return ":" + "".join(signs)
 
 
-def _inserted(number: int, before: Elements, down: bool) -> str:
-    """Each element, and behind it the sorted ones up to it."""
-    groups = []
-    for place in range(len(before)):
-        order = sorted(range(place + 1), key=lambda one: before[one], reverse=down)  # type: ignore[arg-type,return-value]
-        cells = [f"{mark(number - 1, one)}{before[one]}" for one in (place, *order)]
-        groups.append(f"{cells[0]}:{''.join(cells[1:])}")
-    return ";".join(groups)
+def _sign(one: int | str, other: int | str) -> str:
+    """How `one` compares with `other`, of the same type."""
+    return SAME if one == other else BELOW if one < other else ABOVE  # type: ignore[operator]
+
+
+def _verdict(number: int, new: int | None) -> str:
+    """The mark of an element's new place, if it has one."""
+    return DROPPED if new is None else mark(number, new)
+
+
+def _ranks(before: Elements, down: bool) -> dict[int, int]:
+    """The new place of each when they are sorted; equal ones keep their order."""
+    order = sorted(range(len(before)), key=lambda one: before[one], reverse=down)  # type: ignore[arg-type,return-value]
+    return {place: new for new, place in enumerate(order)}
+
+
+def _news(kept: Sequence[int] | None) -> dict[int, int] | None:
+    """The new places of those that are kept."""
+    return None if kept is None else {place: new for new, place in enumerate(kept)}
 
 
 def _sum(elements: Elements) -> int:

@@ -1,0 +1,30 @@
+"""What a freed array becomes: with glibc, memory that the next one takes, not the system's again.
+
+XLA on a CPU takes its temporaries anew at every step. glibc gives large blocks back at once, and the system clears
+every page that it hands out once more: a third of the time of a small model's update went into that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
+_LARGEST_BLOCK_BYTES = 2**30
+_KEPT_BYTES = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Asks the allocator to keep what is freed, up to 2 GiB at its end; best before any thread has begun.
+
+    The process holds its largest extent until it ends. Threads share one heap, since only the first one's can grow to
+    hold large blocks.
+
+    Returns:
+      Whether this system's allocator has such settings and took them.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is None:
+        return False
+    options = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGEST_BLOCK_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES))
+    return all(set_option(option, value) == 1 for option, value in options)
