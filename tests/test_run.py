@@ -17,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from o1coder_jax.errors import UserError
 from train.run import METRICS, Hosts, Run
+from train.run_files import read_json, write_long_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +139,13 @@ def test_numbers_that_are_not_finite_are_null(tmp_path: Path):
         stage.result["loss"] = float("nan")
     for name in (METRICS, "process.jsonl", "stages/a.json"):
         json.loads((tmp_path / "r" / name).read_text(), parse_constant=refuse)
+
+
+def test_long_lists_take_a_line_each(tmp_path: Path):
+    value = {"name": "a", "marks": list(range(1000)), "points": [{"rate": float("nan")}], "empty": {}}
+    write_long_json(tmp_path / "one.json", value)
+    assert read_json(tmp_path / "one.json") == {**value, "points": [{"rate": None}]}
+    assert len((tmp_path / "one.json").read_text().splitlines()) == len(value) + 2
 
 
 def test_events_repeat_the_metrics(tmp_path: Path):

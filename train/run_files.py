@@ -85,6 +85,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_text(value, indent=2) + "\n")
 
 
+def write_long_json(path: Path, values: Mapping[str, Any]) -> None:
+    """The same of an object whose values are long lists: each of its keys takes one line."""
+    lines = [f"{to_text(name)}: {to_text(value)}" for name, value in values.items()]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file as `write_json` does."""
     temporary = path.with_name(path.name + ".part")

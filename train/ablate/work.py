@@ -20,7 +20,7 @@ from train.ablate.procedures import PROCEDURES, Task
 from train.config import load_config
 from train.environment import describe
 from train.run import finished_stages
-from train.run_files import read_json, write_json
+from train.run_files import read_json, write_long_json
 from train.session import Session
 
 
@@ -52,7 +52,7 @@ def do(job: Job) -> None:
             return
         points = PROCEDURES[job.procedure](session, Task(**job.task))
         stages = finished_stages(session.run.folder)
-        write_json(
+        write_long_json(
             Path(job.result),
             {
                 **job.facts,
