@@ -60,6 +60,17 @@ def test_key_depends_on_what_decides_the_result(settings, changed):
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_setting_that_is_its_default_makes_no_result_old():
+    before, after = keys(ablation()), keys(ablation(settings={"tcg": {"compared_problems": 0}}))
+    assert before == after
+    assert before != keys(ablation(settings={"tcg": {"compared_problems": 1}}))
+
+
+def test_section_that_is_put_where_there_is_none_counts():
+    adapted = ablation(settings={"prm": {"adapter": {"rank": 8}}})
+    assert keys(ablation())["loop"] != keys(adapted)["loop"]
+
+
 def test_key_of_a_rival_depends_on_the_cell_whose_costs_it_may_spend():
     longer = {**CELLS, "loop": {**CELLS["loop"], "settings": {"rl": {"updates": 9}}}}
     before, after = keys(ablation()), keys(ablation(longer))

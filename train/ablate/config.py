@@ -16,7 +16,7 @@ from o1coder_jax.records import content_hash
 from search.comparison import flat
 from train.config import Config
 
-FORMAT = 1  # of a result; a new number makes all results old
+FORMAT = 1  # of a result; a new number makes all results old: raise it where a default of the configuration changes
 STARTS = ("bootstrap", "tcg", "001-search", "001-sft", "001-prm")
 """What cells may begin from: a run with the stages up to this one."""
 SECTIONS = {
@@ -165,12 +165,29 @@ def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
 
 def start_key(config: Config, stage: str) -> str:
     """Identifies a starting point by all that it depends on."""
-    values = to_dict(config)
+    values = _chosen(config)
     upto = STARTS[: STARTS.index(stage) + 1]
-    return content_hash(FORMAT, stage, {name: values[name] for one in upto for name in SECTIONS[one]})
+    return content_hash(FORMAT, stage, {name: values[name] for one in upto for name in SECTIONS[one] if name in values})
+
+
+def _chosen(config: Config) -> dict[str, Any]:
+    """The settings that are not left at their defaults, so that a key that comes to the configuration makes no result
+    old."""
+    return _different(to_dict(config), to_dict(Config()))
+
+
+def _different(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        usual = defaults.get(name)
+        if isinstance(value, dict) and isinstance(usual, dict):
+            value, usual = _different(value, usual), {}
+        if value != usual:
+            found[name] = value
+    return found
 
 
 def cell_key(cell: Cell, config: Config, samples: int, equal_to: str) -> str:
     """Identifies what a cell comes to for a seed; `equal_to` is the key of the cell whose costs it may spend."""
-    values = {name: value for name, value in to_dict(config).items() if name not in NO_MATTER}
+    values = {name: value for name, value in _chosen(config).items() if name not in NO_MATTER}
     return content_hash(FORMAT, cell.procedure, cell.start, cell.options, values, samples, equal_to)
