@@ -12,7 +12,8 @@ A fresh draw is of the whole policy. One that repeats a child, which has the pro
 is in vain, and the walk begins again at the root. So, with sharpness 0, a new step s of node n comes with a weight
 P(n) U p(s | n); exact sampling without replacement (UniqueRandomizer, Shi et al. 2020) has no U there, and takes 1 / U
 draws for each new step. The factor leaves nodes whose children cover much for those where a draw is likely to bring
-something. The tilt is that of the policy which gains most reward for its divergence from the model's.
+something. The tilt is that of the policy which gains most reward for its divergence from the model's (Rafailov et al.
+2023, equation 4).
 
 Probabilities are the model's own, those of temperature 1 without truncation; with other settings more draws repeat a
 child, and the bound on expansions holds.

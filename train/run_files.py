@@ -86,7 +86,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_long_json(path: Path, values: Mapping[str, Any]) -> None:
-    """The same of an object whose values are long lists: each of its keys takes one line."""
+    """Writes an object as `write_json` does, but each of its keys with its value, however long, on one line."""
     lines = [f"{to_text(name)}: {to_text(value)}" for name, value in values.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 

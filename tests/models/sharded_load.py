@@ -19,6 +19,7 @@ from flax import nnx
 from safetensors import safe_open
 
 from o1coder_jax import hf, weights
+from o1coder_jax.allocation import keep_freed_memory
 from o1coder_jax.mesh import MeshConfig, make_mesh, parameter_name
 
 
@@ -42,6 +43,7 @@ class Peak(threading.Thread):
 
 
 def main(folder: Path) -> None:
+    keep_freed_memory()  # as every command does
     jax.config.update("jax_num_cpu_devices", 4)
     config, mesh = hf.model_config(folder), make_mesh(MeshConfig(data=1, fsdp=2, tensor=2))
     jax.block_until_ready(jax.jit(jnp.sin)(jnp.zeros(8)))  # what JAX itself takes is there before

@@ -177,6 +177,7 @@ def _chosen(config: Config) -> dict[str, Any]:
 
 
 def _different(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values that are not their defaults, nested as they are."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         usual = defaults.get(name)
