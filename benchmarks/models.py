@@ -1,13 +1,13 @@
 """A small model's training step and generation beside transformers with torch, and its SFT step beside Tunix's trainer.
 
-    python -m benchmarks.models --torch-python PATH --tunix-python PATH   (about 12 minutes; results/models.json)
+    python -m benchmarks.models --torch-python PATH --tunix-python PATH   (about 8 minutes; results/models.json)
     python -m benchmarks.models --quick                                   (ours alone, writes nothing)
 
 The interpreters have torch and transformers, and google-tunix, which are no dependencies of this project; a comparison
 whose interpreter is not given is left out, and says so. Every side is a process tied to the same cores, first one,
-then two. The baseline is its best over threads, `OMP_WAIT_POLICY`, attention, caches and gradient accumulation; ours
-is the better of one device and two, and of `optimizer.microbatches`. Each choice is made by a trial of its own;
-then the sides take turns, and the median over pairs of rounds counts.
+then two. The baseline is its best over threads, `OMP_WAIT_POLICY`, the allocator's settings, attention, caches and
+gradient accumulation; ours is the better of one device and two, and of `optimizer.microbatches`. Each choice is made by
+a trial of its own; then the sides take turns, and the median over pairs of rounds counts.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ RESULTS = HERE / "results" / "models.json"
 SIZES = {"vocabulary": 512, "rows": 16, "length": 256, "prompts": 128, "prompt": 48, "new": 64}
 COUNTS = {"train": 6, "generate": 3}  # steps, or batches, of a round
 WANTED = ">= 1"
+# The memory of a step that has ended is kept for the next, as ours is (o1coder_jax/allocation.py), or given back.
+KEPT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+ALLOCATORS: dict[str, dict[str, str]] = {"": {}, ", freed memory kept": KEPT}
 AGREEMENT = 1e-3  # of logits (about 1) and of the loss; with two threads torch's own logits vary by 2e-4
 
 
@@ -82,9 +85,11 @@ def ours(cores: int) -> Rival:
 
 
 def torch(python: str, cores: int) -> Rival:
-    command, script = (python, str(HERE / "model_torch.py"), "FOLDER"), ("active", "passive")
+    command = (python, str(HERE / "model_torch.py"), "FOLDER")
     starts = tuple(
-        Start(f"OMP_WAIT_POLICY={wait}", command, {"OMP_WAIT_POLICY": wait, "OMP_NUM_THREADS": "2"}) for wait in script
+        Start(f"OMP_WAIT_POLICY={wait}{name}", command, {"OMP_WAIT_POLICY": wait, "OMP_NUM_THREADS": "2"} | memory)
+        for wait in ("active", "passive")
+        for name, memory in ALLOCATORS.items()
     )
     threads = ("1", "2")[:cores]  # two on one core wait for each other, spinning: a fiftieth of the speed of one
     train = itertools.product(("sdpa-fused", "sdpa-foreach", "eager-fused"), ("1", "4", "8"), threads)
@@ -94,8 +99,9 @@ def torch(python: str, cores: int) -> Rival:
 
 
 def tunix(python: str) -> Rival:
-    start = Start("default", (python, str(HERE / "model_tunix.py"), "FOLDER"), {"JAX_PLATFORMS": "cpu"})
-    return Rival("tunix", (start,), {"train": ("1", "4")})
+    command = (python, str(HERE / "model_tunix.py"), "FOLDER")
+    starts = tuple(Start(f"default{n}", command, {"JAX_PLATFORMS": "cpu"} | memory) for n, memory in ALLOCATORS.items())
+    return Rival("tunix", starts, {"train": ("1", "4")})
 
 
 @contextlib.contextmanager
