@@ -226,9 +226,9 @@ def cure_rates(session: Session, greedy: Marks) -> dict[str, Any]:
 
 
 def is_best(session: Session, iteration: int, validation: float | None) -> bool:
-    """Whether no earlier policy does as well on validation."""
+    """Whether no earlier policy does better on validation; of equals the last, which has learned from more."""
     earlier = [session.run.stage(StageName(i)("evaluate")) for i in range(iteration)]
-    return all((result["validation_greedy"] or 0.0) < (validation or 0.0) for result in earlier if result)
+    return all((result["validation_greedy"] or 0.0) <= (validation or 0.0) for result in earlier if result)
 
 
 def run(session: Session, iteration: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,14 @@ SECTIONS = {
 LATER = ("iterations", "rl", "evaluate", "rivals", "stopping")
 """Those that decide nothing before a cell begins."""
 NO_MATTER = ("name", "runs", "checkpoint_every", "sandbox", "distributed", "mesh")
-PROCEDURES = ("loop", "rival", "rl", "measure", "search")
+MATTER: dict[str, tuple[str, ...] | None] = {
+    "loop": None,
+    "rival": None,
+    "rl": ("rl",),
+    "measure": (),
+    "search": ("search",),
+}
+"""What cells do, and the parts of a configuration that matter to it beside those of the starting point; None: all."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +117,8 @@ class AblateConfig:
             raise UserError("cells is empty; name at least one cell")
         cells = self.all_cells()
         for name, cell in cells.items():
-            if cell.procedure not in PROCEDURES:
-                raise UserError(f"cells.{name}: procedure is {cell.procedure!r}; choose one of {', '.join(PROCEDURES)}")
+            if cell.procedure not in MATTER:
+                raise UserError(f"cells.{name}: procedure is {cell.procedure!r}; choose one of {', '.join(MATTER)}")
             if cell.start not in STARTS:
                 raise UserError(f"cells.{name}: start is {cell.start!r}; choose one of {', '.join(STARTS)}")
             if cell.equal_to and cell.equal_to not in list(cells)[: list(cells).index(name)]:
@@ -166,8 +174,13 @@ def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
 def start_key(config: Config, stage: str) -> str:
     """Identifies a starting point by all that it depends on."""
     values = _chosen(config)
-    upto = STARTS[: STARTS.index(stage) + 1]
-    return content_hash(FORMAT, stage, {name: values[name] for one in upto for name in SECTIONS[one] if name in values})
+    matter = itertools.chain.from_iterable(SECTIONS[one] for one in _upto(stage))
+    return content_hash(FORMAT, stage, {name: values[name] for name in matter if name in values})
+
+
+def _upto(stage: str) -> tuple[str, ...]:
+    """The stages of a starting point."""
+    return STARTS[: STARTS.index(stage) + 1]
 
 
 def _chosen(config: Config) -> dict[str, Any]:
@@ -191,4 +204,7 @@ def _different(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
 def cell_key(cell: Cell, config: Config, samples: int, equal_to: str) -> str:
     """Identifies what a cell comes to for a seed; `equal_to` is the key of the cell whose costs it may spend."""
     values = {name: value for name, value in _chosen(config).items() if name not in NO_MATTER}
+    if (own := MATTER[cell.procedure]) is not None:
+        matter = {*own, *itertools.chain.from_iterable(SECTIONS[one] for one in _upto(cell.start))}
+        values = {name: value for name, value in values.items() if name in matter}
     return content_hash(FORMAT, cell.procedure, cell.start, cell.options, values, samples, equal_to)

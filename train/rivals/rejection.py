@@ -57,7 +57,7 @@ def rejection(session: Session, stage: Stage, budget: Budget, name: str, *, keep
         stage.log(number, tokens=tokens, solved=len(found), validation_greedy=validation)
         session.save_model(f"{name}-r{number}", weights, start)
         stage.result["rounds"].append({"checkpoint": f"{name}-r{number}", "tokens": used, "updates": learned})
-        if validation > best:
+        if validation >= best:
             best, chosen = validation, weights
             stage.result["best_round"] = number
     session.save_model(name, chosen, start)
