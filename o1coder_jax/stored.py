@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import hashlib
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from o1coder_jax.transformer import Transformer
 
 Graph = nnx.GraphDef[Transformer]
 Bases = MutableMapping[tuple[Path, BaseKind], tuple[Graph, Any]]
+_LARGEST_PART_BYTES = 2**28  # of what a fingerprint holds on the host
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Model:
         if self.adapter is None:
             return self
         graph, weights = merged(self.graph, self.weights)
+        weights = jax.tree.map(lambda x: x.astype(jnp.float32), weights)  # a frozen base may be kept in less
         return Model(graph, shard_parameters(mesh, weights), self.fingerprint)
 
 
@@ -213,5 +215,16 @@ def fingerprint(weights: Any, base: str = "") -> str:
     process must ask."""
     digest = hashlib.sha256(base.encode())
     for leaf in jax.tree.leaves(weights):
-        digest.update(np.ascontiguousarray(host_copy(leaf)).tobytes())
+        for part in _parts(leaf):
+            digest.update(np.ascontiguousarray(host_copy(part)).view(np.uint8).data)
     return digest.hexdigest()[:16]
+
+
+def _parts(array: Any) -> Iterator[Any]:
+    """An array along its first axis in parts of little memory."""
+    count = -(-array.nbytes // _LARGEST_PART_BYTES)
+    if array.ndim < 2 or count < 2:
+        yield array
+        return
+    rows = -(-array.shape[0] // count)
+    yield from (array[start : start + rows] for start in range(0, array.shape[0], rows))

@@ -41,6 +41,7 @@ from train.trained import Trained
 
 ROLES = ("policy", "prm", "tcg")
 DTYPES = ("float32", "bfloat16", "float16")
+COPIES = ("policy-000", "prm-base", "tcg-base")  # of downloaded models, see train/pretrained.py
 
 
 def export(
@@ -74,7 +75,7 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if adapter:
-        fingerprint = _write_adapter(partial, run / "checkpoints" / name, source)
+        fingerprint = _write_adapter(partial, run / "checkpoints" / name, like, source)
     else:
         model = _model(trained, run, role, name)
         vocabulary = trained.tokenizer if role == "prm" else model.tokenizer
@@ -104,19 +105,28 @@ def _model(trained: Trained, run: Path, role: str, name: str) -> Any:
     return trained.rater(name, policy)[0]
 
 
-def _write_adapter(folder: Path, saved: Path, source: Path | None) -> str:
-    """Writes what an adapter trained; returns its fingerprint. Numbers are those of the checkpoint."""
+def _write_adapter(folder: Path, saved: Path, like: Path | None, source: Path | None) -> str:
+    """Writes what an adapter trained; returns its fingerprint. Numbers are those of the checkpoint.
+
+    peft wants the folder of its base: `like`, or the downloaded `source`, where the base is a copy of that.
+    """
     facts = checkpoint.metadata(saved)
     if "adapter" not in facts:
         raise UserError(f"{saved} was trained without an adapter; leave --adapter out")
-    settings, base = facts["adapter"], facts["base"]
+    settings, adapted = facts["adapter"], facts["base"]["checkpoint"]
+    base = like or (source if adapted in COPIES else None)
+    if base is None:
+        raise UserError(
+            f"{saved} adapts {adapted} of this run; export that first (--checkpoint {adapted} -o FOLDER), and name its "
+            f"folder with --like FOLDER"
+        )
     hf_export.write_adapter(
         folder,
         checkpoint.restore(saved),
         rank=settings["rank"],
         alpha=settings["alpha"],
         dropout=settings["dropout"],
-        base=str(source or saved.with_name(base["checkpoint"])),
+        base=str(base),
     )
     return str(facts["fingerprint"])
 

@@ -15,6 +15,7 @@ the stage `head` fits another.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -184,6 +185,7 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
         else:
             start = start.with_head(session.mesh)
         graph, weights = start.graph, start.weights
+        start = dataclasses.replace(start, weights=None)
     examples, count, objective, batches = lessons(session, iteration, training)
     too_long = sum(path_tokens(record) > config.batch.length for record in training)
     stage.result |= {"examples": count, "too_long": too_long, "skipped": batches is None}
@@ -193,6 +195,7 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     else:
         seed = session.config.seed + iteration
         trainer = Trainer(graph, weights, objective, config.optimizer, session.mesh, updates=config.updates, seed=seed)
+        weights = None  # the trainer has its own
         kept = session.kept(stage, "updates", examples)
         with stage.progress(config.updates, "updates") as bar:
             stage.result |= fit(trainer, batches, report=reporter(stage, bar), kept=kept)

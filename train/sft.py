@@ -9,9 +9,11 @@ followed by a fine-tuning on all verified paths so far, unless it found none or 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from o1coder_jax import losses
 from o1coder_jax.errors import UserError
@@ -85,7 +87,7 @@ def run(session: Session, iteration: int) -> None:
         skipped = done_once or not found or not examples
         stage.result |= {"paths": len(paths), "too_long": len(paths) - len(examples), "skipped": skipped}
         stage.result["policy_updates"] = 0 if skipped else config.updates
-        weights = start.weights
+        weights: Any = start.weights
         if skipped:
             why = f"none of {len(paths)} verified paths fits a batch"
             why = why if found else "no verified paths in this round"
@@ -100,6 +102,7 @@ def run(session: Session, iteration: int) -> None:
                 updates=config.updates,
                 seed=session.config.seed + iteration,
             )
+            start, weights = dataclasses.replace(start, weights=None), None  # the trainer has its own
             batches = packed_batches(
                 examples,
                 config.batch,

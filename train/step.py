@@ -28,6 +28,7 @@ from o1coder_jax.mesh import (
     own_shards,
     own_slice,
     parameter_name,
+    parameter_shardings,
     replicate,
     row_shards,
     shard_own_rows,
@@ -229,6 +230,10 @@ class Trainer:
       objective, optimizer: what to minimise and how.
       updates: planned in all; the learning rate's schedule ends there.
       seed: with the update and the row it decides what an adapter's dropout hides.
+      dropout: whether it hides anything; off where updates are compared with probabilities that were taken without.
+
+    Raises:
+      ValueError: weights in training are not float32.
     """
 
     def __init__(
@@ -241,13 +246,16 @@ class Trainer:
         *,
         updates: int,
         seed: int = 0,
+        dropout: bool = True,
     ):
-        self.seed, self.dropout = seed, dropout_of(graph, weights) > 0
+        self.seed, self.dropout = seed, dropout and dropout_of(graph, weights) > 0
         self.graph, self.objective, self.optimizer, self.mesh, self.updates = graph, objective, optimizer, mesh, updates
         trained, frozen = nnx.split_state(weights, nnx.Param, ...)
         self.frozen = shard_parameters(mesh, frozen)
         trained = shard_parameters(mesh, jax.tree.map(jnp.copy, trained))
-        moments = shard_parameters(mesh, jax.jit(optimizer.transformation().init)(trained))
+        if others := {str(leaf.dtype) for leaf in jax.tree.leaves(trained)} - {"float32"}:
+            raise ValueError(f"weights in training are {', '.join(sorted(others))}; they must be float32")
+        moments = _first_moments(optimizer, mesh, trained)
         self.state = replicate_scalars(mesh, TrainState(trained, moments, jnp.zeros((), jnp.int32)))
         leaves, structure = jax.tree.flatten(self.state)
         self._update_step = jitted_step(structure, tuple(leaf.sharding for leaf in leaves))
@@ -276,6 +284,13 @@ class Trainer:
     @property
     def weights(self) -> Any:
         return nnx.merge_state(self.state.weights, self.frozen)
+
+
+def _first_moments(optimizer: OptimizerConfig, mesh: Mesh, trained: Any) -> Any:
+    """Moments of zeros, made where they stay: whole they need not fit a device."""
+    init = optimizer.transformation().init
+    places = parameter_shardings(mesh, jax.eval_shape(init, trained))
+    return jax.jit(init, out_shardings=places)(trained)
 
 
 def dropout_seeds(seed: int, update: int, rows: int) -> np.ndarray:
@@ -329,8 +344,9 @@ def fit(
     """Trains for the planned number of updates.
 
     Args:
-      report: called every `every` updates, and after the last, with the update's number and its metrics:
-        loss, gradient_norm, the objective's own, and the figures of `Meter.read`.
+      report: called with each update's number and its metrics: loss, gradient_norm, the objective's own, and the
+        figures of `Meter.read` over the updates that are reported together.
+      every: so many updates are reported together, since to read a metric is to wait for its update.
       kept: where the training keeps its state as it goes on, and finds what a killed one kept: it is then continued,
         after its reports have been repeated.
 
@@ -341,15 +357,19 @@ def fit(
     for update, learned, measured in reports:
         report(update, {**learned, **measured})
     last = reports[-1][1] if reports else {}
-    meter = Meter(trainer)
+    meter, pending = Meter(trainer), []
     for update in range(trainer.update + 1, trainer.updates + 1):
         batch = next(batches)
         meter.count(batch)
-        metrics = trainer.step(batch)
-        if update % every == 0 or update == trainer.updates:
-            last = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            reports.append((update, last, meter.read()))
-            report(update, {**last, **reports[-1][2]})
-        if kept and (update % kept.every == 0 or update == trainer.updates):
+        pending.append(trainer.step(batch))
+        saved = kept is not None and (update % kept.every == 0 or update == trainer.updates)
+        if saved or update % every == 0 or update == trainer.updates:
+            learned, measured = jax.device_get(pending), meter.read()
+            for number, metrics in enumerate(learned, update - len(pending) + 1):
+                last = {name: float(value) for name, value in metrics.items()}
+                reports.append((number, last, measured))
+                report(number, {**last, **measured})
+            pending = []
+        if kept and saved:
             kept.save(trainer, batches, reports)
     return last | {"skipped_updates": int(trainer.state.skipped)}

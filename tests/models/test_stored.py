@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from o1coder_jax import checkpoint
+from o1coder_jax import checkpoint, stored
 from o1coder_jax.adapters import AdapterConfig, trained
 from o1coder_jax.errors import UserError
 from o1coder_jax.sampler import sampler_weights
@@ -117,6 +117,13 @@ def test_full_training_goes_on_from_the_merged_model(store: Store, adapted: Any)
     assert same(start.weights, sampled[1]) and start.graph == sampled[0]
 
 
+def test_full_training_goes_on_in_float32_from_a_packed_base(store: Store):
+    start = store.trainable("policy-000", PACKED, KEY)
+    store.save("sft-001", taught(start), start)
+    plain = store.trainable("sft-001", None, KEY)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(plain.weights)} == {"float32"}
+
+
 def test_value_head_is_kept_with_the_adapter(store: Store):
     start = store.trainable("policy-000", PACKED, KEY).with_head(store.mesh)
     weights = taught(start)
@@ -152,3 +159,13 @@ def test_sampler_in_bfloat16_halves_the_matrices(store: Store):
     assert nnx.merge(graph, copied).config.dtype == "bfloat16"
     matrices = [leaf for leaf in jax.tree.leaves(copied) if leaf.ndim > 2]
     assert matrices and all(leaf.dtype == jnp.bfloat16 for leaf in matrices)
+
+
+def test_fingerprint_does_not_depend_on_the_parts_that_it_is_read_in(store: Store, monkeypatch: pytest.MonkeyPatch):
+    weights = store.load("policy-000").weights
+    whole = stored.fingerprint(weights)
+    monkeypatch.setattr(stored, "_LARGEST_PART_BYTES", 100)
+    assert stored.fingerprint(weights) == whole
+    assert max(part.nbytes for leaf in jax.tree.leaves(weights) for part in stored._parts(leaf)) < max(
+        leaf.nbytes for leaf in jax.tree.leaves(weights)
+    )

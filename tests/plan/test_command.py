@@ -49,6 +49,8 @@ def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
         (["--topology", "v4-32"], "give the shape of its chips, as v4:2x2x4 for v4-32"),
         (["--topology", "h100:8", "--tcg_base", "none.yaml"], "cannot read none.yaml"),
         (["--topology", "h100:8", "--policy.checkpoint", "none"], "cannot read none/config.json"),
+        (["--topology", "h100:8", "--tcg.checkpoint", "none"], "cannot read none/config.json"),
+        (["--topology", "h100:8", "--prm.weights", "policy"], "a reward model that is a head alone is not planned"),
     ],
 )
 def test_bad_input(argv, said, monkeypatch):

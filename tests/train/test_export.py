@@ -116,6 +116,10 @@ def adapted(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     checkpoint.save(run / "checkpoints" / "prm-002", {"blocks": factors, **head}, facts)
     out = run.with_name("adapter")
     done = export(run, "--role", "prm", "--adapter", "-o", out)
+    assert done.status == 2 and "adapts policy-001 of this run; export that first" in done.err
+    done = export(run, "--checkpoint", "policy-001", "-o", run.with_name("base"))
+    assert done.status == 0, done.err
+    done = export(run, "--role", "prm", "--adapter", "--like", run.with_name("base"), "-o", out)
     assert done.status == 0, done.err
     return out, factors
 
@@ -129,6 +133,7 @@ def test_an_adapter_is_written_as_peft_does(adapted):
     }
     settings = json.loads((folder / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (2, 6.0, "LORA")
+    assert settings["base_model_name_or_path"] == str(folder.with_name("base"))
     assert settings["target_modules"] == ["down_proj", "o_proj", "q_proj"]
     tensors = load_file(folder / "adapter_model.safetensors")
     assert len(tensors) == 6

@@ -175,11 +175,15 @@ def test_rate_of_zero_moves_nothing():
     assert same(before, one.weights)
 
 
-def test_planned_updates_are_done_and_the_last_is_reported():
-    reports = []
-    one = trainer(updates=5)
-    fit(one, iter([batch()] * 9), report=lambda update, metrics: reports.append(update), every=2)
-    assert one.update == 5 and reports == [2, 4, 5]
+def test_every_planned_update_is_done_and_reported():
+    reports: list[tuple[int, dict[str, float | None]]] = []
+    one, other = trainer(updates=5), trainer(updates=5)
+    batches = [batch(), batch(), broken_batch(), batch(), batch()]
+    fit(one, iter(batches), report=lambda update, metrics: reports.append((update, metrics)), every=2)
+    assert one.update == 5 and [update for update, _ in reports] == [1, 2, 3, 4, 5]
+    seen = [float(other.step(rows)["loss"]) for rows in batches]
+    np.testing.assert_array_equal([metrics["loss"] for _, metrics in reports], seen)
+    assert not np.isfinite(seen[2])
 
 
 # Meshes.
@@ -190,6 +194,7 @@ from tests.train import test_step
 from o1coder_jax.mesh import MeshConfig, make_mesh, prepare_cpu, replicate
 from o1coder_jax.errors import UserError
 from train.step import Trainer
+from train import step
 import jax
 
 prepare_cpu(MeshConfig(cpu_devices=2))
@@ -202,7 +207,11 @@ for name, config in (("data", MeshConfig()), ("fsdp", MeshConfig(fsdp=2)), ("ten
     seen = [float(one.step(test_step.batch())["loss"]) for _ in range(3)]
     moved = [float(abs(leaf).sum()) for leaf in test_step.values(one.weights)]
     lie = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves((one.weights, one.state.moments)))
+    made = step._first_moments(test_step.FAST, mesh, one.state.weights)
+    born = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(made))
+    whole = sum(leaf.size for leaf in jax.tree.leaves(made))
     out[name] = {"losses": seen, "sums": moved, "compiled": one._update_step._cache_size(), "per_device": lie}
+    out[name]["first_moments"] = born / whole
     if name == "data":
         try:
             one.step(test_step.batch(3))
@@ -245,6 +254,20 @@ def test_step_is_compiled_once_on_two_devices(two_devices: dict[str, Any], mesh:
 def test_weights_and_moments_are_split_by_fsdp(two_devices: dict[str, Any]):
     # Norms and counters stay whole, so a little more than half.
     assert two_devices["fsdp"]["per_device"] < 0.55 * two_devices["data"]["per_device"]
+
+
+def test_first_moments_are_made_in_parts(two_devices: dict[str, Any]):
+    """Whole on one device they are twice a model's float32 weights, which no chip of a pod need hold."""
+    assert two_devices["data"]["first_moments"] == 1.0
+    assert two_devices["fsdp"]["first_moments"] < 0.55
+
+
+def test_weights_that_are_not_float32_are_refused():
+    graph, weights = model()
+    halved = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights)
+    mesh = make_mesh(MeshConfig())
+    with pytest.raises(ValueError, match="weights in training are bfloat16; they must be float32"):
+        Trainer(graph, replicate(mesh, halved), SFT, FAST, mesh, updates=1)
 
 
 def test_rows_that_devices_cannot_share_are_refused(two_devices: dict[str, Any]):

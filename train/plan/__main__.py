@@ -14,6 +14,7 @@ programs are lowered on as many CPU devices, activations follow a formula, and t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -27,28 +28,43 @@ from jax.sharding import Mesh
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.mesh import arrange
+from o1coder_jax.model_config import ModelConfig
 from train.config import Config, load_config
 from train.plan.chips import Topology, devices_of, parse_topology
 from train.plan.program import Program, Role
 from train.plan.report import compiled, show, to_json
 from train.plan.search import search_programs
 from train.plan.training import training_programs
-from train.pretrained import resolved
+from train.pretrained import model_of, resolved
 
 DOES_NOT_FIT_EXIT_STATUS = 1
 WIDTH = 170  # columns where the output is no terminal
 
 
 def programs(config: Config, mesh: Mesh, tcg_base: Config | None = None) -> Iterator[Program]:
-    """All that a round of the loop runs on the devices; the TCG has the shape of `tcg_base`, or of the policy."""
-    vocab = config.tokenizer.vocab_size
+    """All that a round of the loop runs on the devices.
+
+    The TCG has the shape of `tcg_base`, else of `tcg.checkpoint`, else of the policy; the reward model that of
+    `prm.checkpoint`, else of the policy.
+    """
     sampling = config.generation.dtype
-    policy = Role(config.model, vocab, adapter=config.policy.adapter, sampling=sampling)
-    reward = Role(config.model, vocab, value_head=True, adapter=config.prm.adapter, sampling=sampling)
+    policy = Role(config.model, _rows(config.model, config), adapter=config.policy.adapter, sampling=sampling)
+    shape = _shape(config.prm.checkpoint, config.model)
+    reward = Role(shape, _rows(shape, config), value_head=True, adapter=config.prm.adapter, sampling=sampling)
     base = tcg_base or config
-    tcg = Role(base.model, base.tokenizer.vocab_size, adapter=config.tcg.adapter)
+    shape = base.model if tcg_base else _shape(config.tcg.checkpoint, config.model)
+    tcg = Role(shape, _rows(shape, base), adapter=config.tcg.adapter)
     yield from training_programs(config, policy, reward, tcg, mesh)
     yield from search_programs(config.search.resolved(), policy, reward, mesh)
+
+
+def _shape(checkpoint: str | None, policy: ModelConfig) -> ModelConfig:
+    return model_of(checkpoint, policy) if checkpoint else policy
+
+
+def _rows(model: ModelConfig, config: Config) -> int:
+    """Of the embedding: a checkpoint has its own number, others have the vocabulary's."""
+    return model.embedding_rows or config.tokenizer.vocab_size
 
 
 def plan(
@@ -95,6 +111,9 @@ def main() -> int:
         print(replaced, flush=True)
     topology = parse_topology(options["topology"])
     tcg_base = load_config(options["tcg_base"]) if options["tcg_base"] else None
+    if topology.estimated and config.model.attention == "cudnn":  # which no CPU lowers
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
+        print("model.attention is cudnn; the estimate takes xla's attention, which reads and writes more", flush=True)
     os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu compiles, and nothing runs
     jax.config.update("jax_platforms", "cpu")
     if topology.estimated:

@@ -41,6 +41,8 @@ def training_programs(config: Config, policy: Role, reward: Role, tcg: Role, mes
     pairs = BatchConfig(2 * config.tcg.dpo_pairs, config.tcg.batch.length)
     yield training_program("tcg dpo", tcg, pairs, dpo, config.tcg.dpo_optimizer, mesh)
     yield training_program("sft", policy, config.sft.batch, sft, config.sft.optimizer, mesh)
+    if config.prm.weights == "policy":
+        raise UserError("a reward model that is a head alone is not planned; plan with prm.weights own")
     pairwise = config.prm.objective == "pairwise"
     rating = Objective.of(losses.prm_pairwise if pairwise else losses.prm_pointwise)
     yield training_program("prm", reward, config.prm.batch, rating, config.prm.optimizer, mesh)

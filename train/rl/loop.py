@@ -62,6 +62,7 @@ def run(session: Session, iteration: int) -> None:
             session.mesh,
             updates=planned_updates(config),
             seed=session.config.seed + iteration,
+            dropout=False,
         )
         teach, critic = teacher(session, iteration, trainer, start)
         meter, tokens, ledger = Meter(trainer), 0, Ledger.of(session, iteration)
