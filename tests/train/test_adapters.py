@@ -35,9 +35,9 @@ def start(adapter: AdapterConfig) -> tuple[Any, Any]:
     return attach(*model(), adapter, jax.random.key(0))
 
 
-def trainer(adapter: AdapterConfig, *, microbatches: int = 1, seed: int = 0) -> Trainer:
+def trainer(adapter: AdapterConfig, *, microbatches: int = 1, seed: int = 0, dropout: bool = True) -> Trainer:
     optimizer = dataclasses.replace(FAST, microbatches=microbatches)
-    return Trainer(*start(adapter), SFT, optimizer, one_device(), updates=10, seed=seed)
+    return Trainer(*start(adapter), SFT, optimizer, one_device(), updates=10, seed=seed, dropout=dropout)
 
 
 def test_frozen_weights_have_no_optimiser_state_and_are_not_copied():
@@ -73,9 +73,15 @@ def test_dropout_is_that_of_the_seed_and_of_the_update():
     assert losses[0] != losses[1]
 
 
-def warm(seed: int) -> Trainer:
+def test_nothing_is_hidden_where_dropout_is_off():
+    """As in RL, whose first update of a round must find the probabilities that were taken before it."""
+    silent = [float(warm(seed, dropout=False).step(batch())["loss"]) for seed in (0, 1)]
+    assert silent[0] == silent[1] != float(warm(0).step(batch())["loss"])
+
+
+def warm(seed: int, *, dropout: bool = True) -> Trainer:
     """A trainer whose B is not zero, so that what is hidden from A shows at once."""
-    one = trainer(HIDING, seed=seed)
+    one = trainer(HIDING, seed=seed, dropout=dropout)
     one.state = dataclasses.replace(one.state, weights=jax.tree.map(lambda w: w + 0.1, one.state.weights))
     return one
 

@@ -36,10 +36,12 @@ SMALLER = (
 def training_programs(config: Config, policy: Role, reward: Role, tcg: Role, mesh: Mesh) -> Iterator[Program]:
     """The updates of all stages, in their order."""
     sft = Objective.of(losses.sft)
-    yield training_program("tcg sft", tcg, config.tcg.batch, sft, config.tcg.optimizer, mesh)
+    first = chip_bytes(nnx.filter_state(training_weights(tcg, mesh)[1], nnx.Param))  # stays until the stage has ended
+    yield training_program("tcg sft", tcg, config.tcg.batch, sft, config.tcg.optimizer, mesh, others=first)
     dpo = Objective.of(losses.dpo, beta=config.tcg.beta, sft_weight=config.tcg.dpo_sft_weight)
     pairs = BatchConfig(2 * config.tcg.dpo_pairs, config.tcg.batch.length)
-    yield training_program("tcg dpo", tcg, pairs, dpo, config.tcg.dpo_optimizer, mesh)
+    others = 2 * first  # and the reference
+    yield training_program("tcg dpo", tcg, pairs, dpo, config.tcg.dpo_optimizer, mesh, others=others)
     yield training_program("sft", policy, config.sft.batch, sft, config.sft.optimizer, mesh)
     if config.prm.weights == "policy":
         raise UserError("a reward model that is a head alone is not planned; plan with prm.weights own")
