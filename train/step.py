@@ -362,14 +362,15 @@ def fit(
         batch = next(batches)
         meter.count(batch)
         pending.append(trainer.step(batch))
-        saved = kept is not None and (update % kept.every == 0 or update == trainer.updates)
-        if saved or update % every == 0 or update == trainer.updates:
-            learned, measured = jax.device_get(pending), meter.read()
+        saving = kept is not None and (update % kept.every == 0 or update == trainer.updates)
+        if saving or update % every == 0 or update == trainer.updates:
+            learned, measured, new = jax.device_get(pending), meter.read(), len(reports)
             for number, metrics in enumerate(learned, update - len(pending) + 1):
                 last = {name: float(value) for name, value in metrics.items()}
                 reports.append((number, last, measured))
+            if kept and saving:
+                kept.save(trainer, batches, reports)
+            for number, last, measured in reports[new:]:
                 report(number, {**last, **measured})
             pending = []
-        if kept and saved:
-            kept.save(trainer, batches, reports)
     return last | {"skipped_updates": int(trainer.state.skipped)}

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError
+from tests.tiny import one_device
+from train.config import Config
 from train.plan import __main__ as plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,11 +52,22 @@ def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
         (["--topology", "v4-32"], "give the shape of its chips, as v4:2x2x4 for v4-32"),
         (["--topology", "h100:8", "--tcg_base", "none.yaml"], "cannot read none.yaml"),
         (["--topology", "h100:8", "--policy.checkpoint", "none"], "cannot read none/config.json"),
-        (["--topology", "h100:8", "--tcg.checkpoint", "none"], "cannot read none/config.json"),
-        (["--topology", "h100:8", "--prm.weights", "policy"], "a reward model that is a head alone is not planned"),
     ],
 )
 def test_bad_input(argv, said, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plan", "--config", str(ROOT / "configs/tiny.yaml"), *argv])
     with pytest.raises(UserError, match=said):
         plan.main()
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["--tcg.checkpoint", "none"], "cannot read none/config.json"),
+        (["--prm.weights", "policy"], "a reward model that is a head alone is not planned"),
+    ],
+)
+def test_role_that_cannot_be_planned_is_named(argv, said):
+    config = parse(Config, ["--config", str(ROOT / "configs/tiny.yaml"), *argv])
+    with pytest.raises(UserError, match=said):
+        list(plan.programs(config, one_device()))
