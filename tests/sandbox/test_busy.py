@@ -67,7 +67,7 @@ STEADY = [Sample(1.0, 100 << 20, 200 << 20, 30, 6)] * 20
         (Sample(1.2, 100 << 20, 200 << 20, 30, 6), "1.20 times the CPU time"),
         (Sample(1.0, 120 << 20, 200 << 20, 30, 6), "memory of the caller grew from 100 to 120 MiB"),
         (Sample(1.0, 100 << 20, 220 << 20, 30, 6), "memory of the workers"),
-        (Sample(1.0, 100 << 20, 200 << 20, 31, 6), "descriptors grew from 30 to 31"),
+        (Sample(1.0, 100 << 20, 200 << 20, 38, 6), "descriptors grew from 30 to 38"),
         (Sample(1.0, 100 << 20, 200 << 20, 30, 7), "processes grew"),
     ],
 )
@@ -75,6 +75,11 @@ def test_soak_sees_what_grows(late: Sample, reason: str) -> None:
     assert soak.findings(STEADY, 0.1) == []
     [found] = soak.findings([*STEADY[:-2], late, late], 0.1)
     assert reason in found
+
+
+def test_soak_takes_a_descriptor_that_each_process_opens_once_for_no_leak() -> None:
+    late = Sample(1.0, 100 << 20, 200 << 20, 37, 6)
+    assert soak.findings([*STEADY[:-2], late, late], 0.1) == []
 
 
 @pytest.mark.parametrize("tolerance", ["nan", "-0.1", "inf"])
