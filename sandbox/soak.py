@@ -208,7 +208,7 @@ def findings(samples: list[Sample], tolerance: float) -> list[str]:
         early, late = (min(getattr(sample, name) for sample in part) for part in (parts[1], parts[-1]))
         if late > early + _MEMORY_ALLOWANCE_BYTES:
             found.append(f"memory of the {name.partition('_')[0]} grew from {early >> 20} to {late >> 20} MiB")
-    once = max(sample.processes for sample in parts[1]) + 1  # each may open one late, when it is first in need of it
+    once = max(sample.processes for sample in parts[1]) + 1  # one came late beside other work; a leak grows on
     for name, allowed in (("descriptors", once), ("processes", 0)):
         early, late = (min(getattr(sample, name) for sample in part) for part in (parts[1], parts[-1]))
         if late > early + allowed:

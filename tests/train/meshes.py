@@ -30,7 +30,7 @@ DEVICES = 8
 MODEL = ModelConfig(width=16, layers=5, heads=4, kv_heads=2, head_size=8, mlp_width=32, rematerialize="layers")
 VOCABULARY = 24
 MESHES = {"1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2), "8x1x1": (8, 1, 1), "1x2x4": (1, 2, 4)}
-ACROSS = {"2x2x2": (2, 2, 2), "8x1x1": (8, 1, 1)}  # what two processes compute
+ACROSS = {name: MESHES[name] for name in ("1x8x1", "2x2x2", "8x1x1")}  # what two processes compute
 RATE = 0.1
 
 

@@ -50,7 +50,8 @@ def keys(one: AblateConfig, seeds: int = 1) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("settings", "changed"),
     [
-        ({"evaluate": {"samples": 4}}, {"loop", "rejection"}),
+        ({"evaluate": {"samples": 4}}, {"loop", "rl", "rejection"}),
+        ({"stopping": {"patience": 4}}, {"loop", "rejection"}),
         ({"rl": {"samples": 4}}, {"loop", "rl", "rejection"}),
         ({"prm": {"updates": 4}}, {"loop", "rl", "rejection"}),
         ({"name": "other"}, set()),

@@ -34,8 +34,8 @@ NO_MATTER = ("name", "runs", "checkpoint_every", "sandbox", "distributed", "mesh
 MATTER: dict[str, tuple[str, ...] | None] = {
     "loop": None,
     "rival": None,
-    "rl": ("rl",),
-    "measure": (),
+    "rl": ("rl", "evaluate"),  # what is measured is drawn `evaluate.samples` at a time
+    "measure": ("evaluate",),
     "search": ("search",),
 }
 """What cells do, and the parts of a configuration that matter to it beside those of the starting point; None: all."""
