@@ -28,6 +28,7 @@ from typing import Any
 from benchmarks import model_ours
 from benchmarks.asked import Asked
 from benchmarks.measure import Round, environment, rates, speedup
+from o1coder_jax.allocation import KEPT_BYTES, LARGEST_BLOCK_BYTES
 from o1coder_jax.errors import UserError, run_command
 
 HERE = Path(__file__).parent
@@ -36,7 +37,11 @@ SIZES = {"vocabulary": 512, "rows": 16, "length": 256, "prompts": 128, "prompt":
 COUNTS = {"train": 6, "generate": 3}  # steps, or batches, of a round
 WANTED = ">= 1"
 # The memory of a step that has ended is kept for the next, as ours is (o1coder_jax/allocation.py), or given back.
-KEPT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+KEPT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(LARGEST_BLOCK_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+}
 ALLOCATORS: dict[str, dict[str, str]] = {"": {}, ", freed memory kept": KEPT}
 AGREEMENT = 1e-3  # of logits (about 1) and of the loss; with two threads torch's own logits vary by 2e-4
 

@@ -10,8 +10,8 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
-_LARGEST_BLOCK_BYTES = 2**30
-_KEPT_BYTES = 2**31 - 1
+LARGEST_BLOCK_BYTES = 2**30
+KEPT_BYTES = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
@@ -26,5 +26,5 @@ def keep_freed_memory() -> bool:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is None:
         return False
-    options = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGEST_BLOCK_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES))
+    options = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, LARGEST_BLOCK_BYTES), (_M_TRIM_THRESHOLD, KEPT_BYTES))
     return all(set_option(option, value) == 1 for option, value in options)

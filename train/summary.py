@@ -30,7 +30,7 @@ def summarise(session: Session) -> dict[str, Any]:
     config = session.config
     rounds = [i for i in range(1, config.iterations + 1) if StageName(i)("evaluate") in results]
     evaluations = [results["000-evaluate"], *(results[StageName(i)("evaluate")] for i in rounds)]
-    best = max(range(len(evaluations)), key=lambda i: (evaluations[i]["validation_greedy"] or 0.0, i))
+    best = max(i for i, one in enumerate(evaluations) if one["best_so_far"])
     tcg = results.get("tcg", {})
     curriculum = config.problems.source == "curriculum"
     return {

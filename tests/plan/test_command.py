@@ -26,7 +26,8 @@ SMALL = {
 
 
 def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
-    (tmp_path / "small.yaml").write_text(json.dumps(SMALL))  # JSON is YAML
+    small = {**SMALL, "model": {**SMALL["model"], "attention": "cudnn"}}
+    (tmp_path / "small.yaml").write_text(json.dumps(small))  # JSON is YAML
     argv = ["--config", tmp_path / "small.yaml", "--tcg_base", "configs/paper-tcg-base.yaml", "--topology", "h100:2"]
     done = subprocess.run(
         [sys.executable, "-m", "train.plan", *argv, "--only", "sft", "--out", tmp_path / "plan.json"],
@@ -36,6 +37,7 @@ def test_plan_for_two_gpus_is_an_estimate_with_collectives(tmp_path):
         env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     assert done.returncode == 0, done.stderr
+    assert "the estimate takes xla's attention" in done.stdout
     assert "ESTIMATE" in done.stdout and "does not fit" not in done.stdout
     found = json.loads((tmp_path / "plan.json").read_text())
     (program,) = found["programs"]

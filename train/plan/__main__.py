@@ -67,6 +67,14 @@ def _rows(model: ModelConfig, config: Config) -> int:
     return model.embedding_rows or config.tokenizer.vocab_size
 
 
+def _lowered_on_cpu(config: Config) -> Config:
+    """With xla's attention in place of cuDNN's, which no CPU lowers."""
+    if config.model.attention != "cudnn":
+        return config
+    print("model.attention is cudnn; the estimate takes xla's attention, which reads and writes more", flush=True)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
+
+
 def plan(
     config: Config,
     topology: Topology,
@@ -111,9 +119,9 @@ def main() -> int:
         print(replaced, flush=True)
     topology = parse_topology(options["topology"])
     tcg_base = load_config(options["tcg_base"]) if options["tcg_base"] else None
-    if topology.estimated and config.model.attention == "cudnn":  # which no CPU lowers
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="xla"))
-        print("model.attention is cudnn; the estimate takes xla's attention, which reads and writes more", flush=True)
+    if topology.estimated:
+        config = _lowered_on_cpu(config)
+        tcg_base = _lowered_on_cpu(tcg_base) if tcg_base else None
     os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu compiles, and nothing runs
     jax.config.update("jax_platforms", "cpu")
     if topology.estimated:
