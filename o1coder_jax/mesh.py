@@ -56,7 +56,7 @@ class MeshConfig:
 def prepare_cpu(config: MeshConfig) -> None:
     """Asks for virtual CPU devices, and for memory that stays; must run before JAX meets its devices."""
     keep_freed_memory()
-    jax.config.update("jax_num_cpu_devices", min(config.cpu_devices, os.cpu_count() or 1))
+    jax.config.update("jax_num_cpu_devices", min(config.cpu_devices, len(os.sched_getaffinity(0))))
 
 
 def keep_compiled(folder: Path) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +22,17 @@ from o1coder_jax.problems.curriculum import CurriculumConfig, build, reference_o
 from o1coder_jax.records import TestResult, Verdict
 from o1coder_jax.significance import difference
 from tests.train.world import ENVIRONMENT, ROOT, bare_command, config_of, copy_run, opened, results
-from train.ablate import report
+from train.ablate import report, runner
 from train.ablate.coins import judged_by_coins
-from train.ablate.config import LATER, NO_MATTER, SECTIONS, AblateConfig, Comparison, start_key
+from train.ablate.config import LATER, NO_MATTER, SECTIONS, STARTS, AblateConfig, Comparison, start_key
 from train.ablate.folders import fork
 from train.ablate.points import Point
 from train.ablate.procedures import Task, random_tests, reinforce
 from train.ablate.results import Found, by_difficulty, collect, compare
-from train.ablate.runner import Planned, plan
+from train.ablate.runner import Planned, Runner, plan
+from train.ablate.work import Job
 from train.config import Config, load_config
+from train.run_files import write_long_json
 
 CELLS: dict[str, dict[str, Any]] = {
     "loop": {"title": "the loop", "procedure": "loop", "start": "001-prm"},
@@ -114,11 +120,32 @@ def test_every_part_of_a_configuration_has_its_place():
         ({"equal_to": "rejection"}, "cells.rl: equal_to is 'rejection'; name a cell that stands before it"),
         ({"colour": "red"}, "cells.rl: unknown key colour"),
         ({"settings": "none"}, "cells.rl: settings is none; expected keys"),
+        ({"like": "loop", "settings": "none"}, "cells.rl: settings is none; expected keys"),
+        ({"like": "rejection"}, "cells.rl: like is 'rejection'; name a cell that stands before it"),
+        ({"like": ["loop"]}, "cells.rl: like is .*; name a cell that stands before it"),
     ],
 )
 def test_mistake_in_a_cell_is_named(cell, line: str):
     with pytest.raises(UserError, match=line):
         ablation({**CELLS, "rl": {**CELLS["rl"], **cell}})
+
+
+def test_cell_like_another_differs_where_it_says_so():
+    cells = {
+        "rl": {**CELLS["rl"], "options": {"judge": "coins"}, "settings": {"rl": {"updates": 1, "samples": 4}}},
+        "more": {"like": "rl", "title": "more", "options": {"share": 0.5}, "settings": {"rl": {"updates": 2}}},
+        "most": {"like": "more", "start": "001-sft"},
+    }
+    one = ablation(cells)
+    _, more, most = one.all_cells().values()
+    assert (more.title, more.procedure, more.start) == ("more", "rl", "001-prm")
+    assert more.options == {"judge": "coins", "share": 0.5}
+    config = one.run_config(more, "")
+    assert (config.rl.updates, config.rl.samples) == (2, 4)
+    assert most == dataclasses.replace(more, start="001-sft")
+    written = {"title": "x", "procedure": "rl", "start": "001-prm", "options": more.options}
+    plain = ablation({"more": {**written, "settings": {"rl": {"updates": 2, "samples": 4}}}})
+    assert keys(one)["more"] == keys(plain)["more"]  # however it is written
 
 
 def test_setting_that_does_not_exist_is_refused_in_one_line():
@@ -206,6 +233,65 @@ def test_cell_over_its_limit_is_stopped_and_goes_on(small: tuple[list[str], Path
     assert "rl, seed" not in done.out and list((folder / "runs").glob("sft-0-*"))
 
 
+def test_cells_at_once_have_cores_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They share starting points that are not there yet, and one waits for the other, whose costs it may spend."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5, 7})
+    made: list[str] = []
+    jobs: dict[str, Job] = {}
+    both = threading.Barrier(2)
+
+    def work(self: Runner, name: str, config: Config, job: Job, limit_seconds: int) -> str:
+        if not job.result:
+            made.append(name)
+            return ""
+        jobs[job.facts["cell"]] = job
+        if job.facts["cell"] != "rejection":
+            both.wait(timeout=60)  # in vain unless they run at once
+        write_long_json(Path(job.result), {**job.facts, "points": [{"costs": {"tokens": 5}, "outcomes": {}}]})
+        return ""
+
+    monkeypatch.setattr(Runner, "_work", work)
+    monkeypatch.setattr(runner, "is_done", lambda folder, stage: folder.name in made)
+    for name in ("fork", "remove"):
+        monkeypatch.setattr(runner, name, lambda *folders: None)
+    one = ablation(runs=str(tmp_path / "runs"), results=str(tmp_path / "results"))
+    cells = plan(one, 1)
+    with Runner(one, cells, 2) as running:
+        lines = list(running.run_all(cells))
+    assert [line.split(":")[0] for line in lines] == ["loop, seed 0", "rl, seed 0", "rejection, seed 0"]
+    assert len(made) == len(set(made)) == len(STARTS)
+    assert sorted(jobs["loop"].cores + jobs["rl"].cores) == [4, 5, 7]
+    assert jobs["rejection"].task["spent"] == {"tokens": 5}
+    assert {one.result()["cores"] for one in cells} == {1, 2}  # type: ignore[index]
+
+
+def test_more_jobs_than_cores_are_refused(small: tuple[list[str], Path]):
+    done = bare_command("ablate", *small[0], "--jobs", "1000")
+    assert done.status == 2 and "--jobs is 1000; give 1 to" in done.err
+
+
+def test_interrupted_ablation_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    slow = tmp_path / "slow"
+    slow.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.part\nmv {tmp_path}/pid.part {tmp_path}/pid\nexec sleep 600\n"
+    )
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    one = ablation(runs=str(tmp_path / "runs"))
+    cells = plan(one, 1)
+
+    def interrupt() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), Runner(one, cells) as running:
+        list(running.run_all(cells))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_unknown_cell_is_a_line(small: tuple[list[str], Path]):
     done = bare_command("ablate", *small[0], "--only", "dance")
     assert done.status == 2 and "--only names dance, which is no cell; there are sft, rl" in done.err
@@ -289,6 +375,7 @@ def result(greedy: str, *, seed: int = 0, tokens: int = 100) -> dict[str, Any]:
         "key": "",
         "seed": seed,
         "commit": "abc",
+        "cores": 2,
         "difficulty": ["2", "3"] * (len(greedy) // 2),
         "points": [dataclasses.asdict(point) for point in points],
     }

@@ -21,6 +21,7 @@ def main() -> None:
     flags = {
         "seeds": Flag(int, 1, "how many seeds, from 0"),
         "only": Flag(str, "", "only these cells, as a,b, and those whose costs they may spend"),
+        "jobs": Flag(int, 1, "cells at once, each on its share of the cores"),
         "report": Flag(bool, False, "run nothing, write the report"),
     }
     title = (__doc__ or "").split("\n")[0]
@@ -30,10 +31,9 @@ def main() -> None:
     planned = plan(ablation, options["seeds"])
     wanted = _wanted(ablation, options["only"])
     if not options["report"]:
-        with Runner(ablation, planned) as runner:
-            for one in planned:
-                if one.name in wanted:
-                    print(runner.run(one), flush=True)
+        with Runner(ablation, planned, options["jobs"]) as runner:
+            for line in runner.run_all([one for one in planned if one.name in wanted]):
+                print(line, flush=True)
     for line in write_report(ablation, planned):
         print(line)
 

@@ -86,7 +86,8 @@ class AblateConfig:
 
     Attributes:
       base: the file that all runs are configured by; `settings` are laid over it, nested keys.
-      cells: by name, the fields of a `Cell`.
+      cells: by name, the fields of a `Cell`; `like` names an earlier cell whose fields it has but for its own;
+        keys of `settings` and `options` are laid over that one's.
       comparisons: each the fields of a `Comparison`.
       samples: answers to a held-out problem beside the greedy one, for pass@k.
       limit_seconds: of a cell, wall clock; what is done by then is kept, and the next call goes on from there.
@@ -130,7 +131,15 @@ class AblateConfig:
 
     def all_cells(self) -> dict[str, Cell]:
         """The cells by name, in order."""
-        return {name: _made(Cell, values, f"cells.{name}") for name, values in self.cells.items()}
+        made: dict[str, Cell] = {}
+        for name, values in self.cells.items():
+            own = {key: value for key, value in values.items() if key != "like"}
+            if (like := values.get("like")) is not None:
+                if not isinstance(like, str) or like not in made:
+                    raise UserError(f"cells.{name}: like is {like!r}; name a cell that stands before it")
+                own = _laid_over(made[like], own)
+            made[name] = _made(Cell, own, f"cells.{name}")
+        return made
 
     def all_comparisons(self) -> list[Comparison]:
         return [_made(Comparison, values, f"comparisons, entry {i + 1}") for i, values in enumerate(self.comparisons)]
@@ -149,6 +158,16 @@ class AblateConfig:
 def _parsed(arguments: tuple[str, ...]) -> Config:
     """A run's configuration; many cells have the same."""
     return parse(Config, list(arguments))
+
+
+def _laid_over(cell: Cell, values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a cell that is like another one but for these."""
+    merged = {**vars(cell), **values}
+    if isinstance(own := merged["settings"], dict):
+        merged["settings"] = flat(cell.settings) | flat(own)
+    if isinstance(own := merged["options"], dict):
+        merged["options"] = cell.options | own
+    return merged
 
 
 def _made(cls: Any, values: dict[str, Any], where: str) -> Any:

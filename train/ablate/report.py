@@ -98,9 +98,10 @@ def _policies(found: Sequence[Found], resamples: int) -> str:
                 " ".join(f"{value:.3f}" for value in rates[0].seeds) if rates[0] else "-",
                 *(f"{found_rate.mean:.3f}" if found_rate else "-" for found_rate in rates[1:]),
                 *(f"{mean_cost(one, name):.0f}" for name in COSTS),
+                ", ".join(str(cores) for cores in sorted({one.results[seed]["cores"] for seed in one.results})),
             ]
         )
-    head = ["cell", "seeds", "greedy [95 %]", "by seed", "pass@1", "pass@8", *COSTS]
+    head = ["cell", "seeds", "greedy [95 %]", "by seed", "pass@1", "pass@8", *COSTS, "cores"]
     return (
         "## Policies\n\nHeld-out problems, hidden tests; costs are means over seeds.\n\n" + _table(head, rows)
         if rows

@@ -1,13 +1,18 @@
-"""Runs the cells of an ablation that have no result yet, one after another, each in a process of its own."""
+"""Runs the cells of an ablation that have no result yet, each in a process of its own, some of them at once."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,57 +66,95 @@ def plan(ablation: AblateConfig, seeds: int) -> list[Planned]:
 
 
 class Runner:
-    """Runs what is missing. Use it as a context manager: it holds the folder of runs."""
+    """Runs what is missing. Use it as a context manager: it holds the folder of runs.
 
-    def __init__(self, ablation: AblateConfig, planned: list[Planned]):
+    Args:
+      jobs: cells at once, each on its own share of the cores; `UserError` when there are fewer cores.
+    """
+
+    def __init__(self, ablation: AblateConfig, planned: list[Planned], jobs: int = 1):
         self.ablation, self.planned = ablation, {(one.name, one.seed): one for one in planned}
         self.runs = Path(ablation.runs)
         self.jobs = self.runs / "jobs"
         self.jobs.mkdir(parents=True, exist_ok=True)
+        self._cores: queue.Queue[list[int]] = queue.Queue()
+        for share in _shares(sorted(os.sched_getaffinity(0)), jobs):
+            self._cores.put(share)
+        self._workers = ThreadPoolExecutor(jobs)
+        self._done: dict[tuple[str, int], Future[str]] = {}
+        self._making: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._stopping = False
 
     def __enter__(self) -> Runner:
         self._lock = Lock(self.runs)
         return self
 
     def __exit__(self, *unused: object) -> None:
+        self._stopping = True
+        for process in list(self._processes):
+            _end(process)
+        self._workers.shutdown(cancel_futures=True)
         self._lock.close()
 
-    def run(self, one: Planned) -> str:
-        """Runs a cell; returns a line that says how it went."""
+    def run_all(self, cells: Sequence[Planned]) -> Iterator[str]:
+        """Runs cells, those first that come first; gives for each a line that says how it went."""
+        for one in cells:
+            self._done[one.name, one.seed] = self._workers.submit(self._run, one)
+        for one in cells:
+            yield self._done[one.name, one.seed].result()
+
+    def _run(self, one: Planned) -> str:
         what = f"{one.name}, seed {one.seed}"
         if one.result() is not None:
             return f"{what}: done before"
-        equal = self.planned[one.cell.equal_to, one.seed].result() if one.cell.equal_to else None
+        equal = self._result_of(one.cell.equal_to, one.seed) if one.cell.equal_to else None
         if one.cell.equal_to and equal is None:
             return f"{what}: left out, {one.cell.equal_to} has no result for this seed"
+        cores = self._cores.get()
+        try:
+            return f"{what}: {self._made(one, equal, cores)}"
+        finally:
+            self._cores.put(cores)
+
+    def _result_of(self, name: str, seed: int) -> dict[str, Any] | None:
+        """A cell's result, waited for if it is under way: it was begun before."""
+        if (underway := self._done.get((name, seed))) is not None:
+            underway.result()
+        return self.planned[name, seed].result()
+
+    def _made(self, one: Planned, equal: dict[str, Any] | None, cores: list[int]) -> str:
+        """Makes a cell's result on these cores; returns how it went."""
         began = time.monotonic()
-        start = self._start(one.config, one.cell.start)
+        start = self._start(one.config, one.cell.start, cores)
         name = f"{one.name}-{one.seed}-{one.key}"
         fork(start, self.runs / name)
         task: dict[str, Any] = {"options": one.cell.options, "samples": self.ablation.samples}
         if equal is not None:
             points = equal["points"]
             task |= {"spent": points[-1]["costs"], "outcomes": [point["outcomes"] for point in points]}
-        facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title}
-        job = Job("", one.cell.start, os.fspath(one.path), facts, one.cell.procedure, task)
+        facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title, "cores": len(cores)}
+        job = Job("", one.cell.start, cores, os.fspath(one.path), facts, one.cell.procedure, task)
         ended = self._work(name, one.config, job, self.ablation.limit_seconds)
         if ended:
-            return f"{what}: {ended}"
+            return ended
         remove(self.runs / name)
-        return f"{what}: {time.monotonic() - began:.0f} s"
+        return f"{time.monotonic() - began:.0f} s"
 
-    def _start(self, config: Config, stage: str) -> Path:
+    def _start(self, config: Config, stage: str, cores: list[int]) -> Path:
         """The run folder of a starting point, made from the one before it if it is not there yet."""
         name = f"start-{stage}-{start_key(config, stage)}"
         folder = self.runs / name
-        if not is_done(folder, stage):
+        with self._making[name]:  # cells at once may share it
+            if is_done(folder, stage):
+                return folder
             place = STARTS.index(stage)
             if place:
-                fork(self._start(config, STARTS[place - 1]), folder)
+                fork(self._start(config, STARTS[place - 1], cores), folder)
             print(f"  {name}", flush=True)
-            if ended := self._work(name, config, Job("", stage), self.ablation.start_limit_seconds):
+            if ended := self._work(name, config, Job("", stage, cores), self.ablation.start_limit_seconds):
                 raise UserError(f"starting point {name}: {ended}")
-        return folder
+            return folder
 
     def _work(self, name: str, config: Config, job: Job, limit_seconds: int) -> str:
         """Does a job in a process of its own; returns what went wrong, or nothing."""
@@ -121,18 +164,25 @@ class Runner:
         command = [sys.executable, "-m", "train.ablate.work", os.fspath(job_path)]
         with (self.jobs / f"{name}.log").open("w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            self._processes.add(process)
             try:
-                status = process.wait(timeout=limit_seconds)
+                status = process.wait(timeout=0 if self._stopping else limit_seconds)
             except subprocess.TimeoutExpired:
                 _end(process)
                 return f"stopped after {limit_seconds} s; what it finished is kept, the same command goes on"
-            except BaseException:
-                _end(process)
-                raise
+            finally:
+                self._processes.discard(process)
         if status:
             lines = Path(log.name).read_text(encoding="utf-8", errors="replace").splitlines()
             return f"failed ({lines[-1] if lines else f'status {status}'}); see {log.name}"
         return ""
+
+
+def _shares(cores: list[int], jobs: int) -> list[list[int]]:
+    """The cores dealt out to as many jobs."""
+    if not 1 <= jobs <= len(cores):
+        raise UserError(f"--jobs is {jobs}; give 1 to {len(cores)}, as many as this process has cores")
+    return [cores[i::jobs] for i in range(jobs)]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ The runner writes the job and starts this; a user has no need to.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ class Job:
     Attributes:
       config: path of the run's configuration.
       start: the stage up to which the loop is to be done.
+      cores: on which.
       result: where a cell's result goes; empty: only the starting point is made.
       facts: what the result says beside its points.
       procedure, task: of a cell, the fields of a `Task`.
@@ -38,6 +40,7 @@ class Job:
 
     config: str
     start: str
+    cores: list[int]
     result: str = ""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     procedure: str = ""
@@ -81,7 +84,9 @@ def begin(session: Session, start: str) -> None:
 
 
 def main() -> None:
-    do(Job(**read_json(Path(sys.argv[1]))))
+    job = Job(**read_json(Path(sys.argv[1])))
+    os.sched_setaffinity(0, job.cores)  # before JAX and the sandbox start their threads and processes
+    do(job)
 
 
 if __name__ == "__main__":
