@@ -69,10 +69,24 @@ class JudgeConfig:
 
 
 def judge(config: JudgeConfig) -> None:
-    """Draws the continuations, unless they are there, and prints the figures of the checkpoint."""
-    trained = Trained.open(Path(config.run))
+    """Prints the figures of the checkpoint, and keeps them."""
     folder = Path(config.run)
     output = Path(config.output) if config.output else folder.with_name(f"{folder.name}-prm")
+    found, steps = figures(config, Trained.open(folder), output)
+    title = f"{config.prm} of {folder.name}, {steps} steps x {config.continuations} continuations"
+    text = f"{title}\n\n{tables(found)}"
+    write_json(output / f"{config.prm}.json", found)
+    write_text(output / f"{config.prm}.md", text)
+    print(f"\n{text}\n{output}: {config.prm}.json, {config.prm}.md")
+
+
+def figures(config: JudgeConfig, trained: Trained, output: Path) -> tuple[dict[str, Any], int]:
+    """Draws the continuations, unless they lie in `output`.
+
+    Returns:
+      `by_continuations` of `figures_of` for the checkpoint, and how many steps were continued.
+    """
+    folder = trained.folder
     rows = current(ProcessRecord.from_json(row) for row in read_records(folder, "process.jsonl"))
     records = [one for one in rows if one.iteration == config.iteration and held_out(one)]
     if not records:
@@ -85,11 +99,7 @@ def judge(config: JudgeConfig) -> None:
     continued = {one.place: one for one in drawn(config, trained, policy, prefixes, output)}
     threshold = config.threshold or trained.config.prm.threshold
     found = figures_of(graph, weights, trained.mesh, records, continued, threshold)["by_continuations"]
-    title = f"{config.prm} of {folder.name}, {len(prefixes)} steps x {config.continuations} continuations"
-    text = f"{title}\n\n{tables(found)}"
-    write_json(output / f"{config.prm}.json", found)
-    write_text(output / f"{config.prm}.md", text)
-    print(f"\n{text}\n{output}: {config.prm}.json, {config.prm}.md")
+    return found, len(prefixes)
 
 
 def drawn(

@@ -22,12 +22,13 @@ from o1coder_jax.problems.curriculum import CurriculumConfig, build, reference_o
 from o1coder_jax.records import TestResult, Verdict
 from o1coder_jax.significance import difference
 from tests.train.world import ENVIRONMENT, ROOT, bare_command, config_of, copy_run, opened, results
+from train import prm_examples, prm_judge
 from train.ablate import report, runner
 from train.ablate.coins import judged_by_coins
 from train.ablate.config import LATER, NO_MATTER, SECTIONS, STARTS, AblateConfig, Comparison, start_key
 from train.ablate.folders import fork
 from train.ablate.points import Point
-from train.ablate.procedures import Task, random_tests, reinforce
+from train.ablate.procedures import Task, figures, random_tests, reinforce, reward_model
 from train.ablate.results import Found, by_difficulty, collect, compare
 from train.ablate.runner import Planned, Runner, plan
 from train.ablate.work import Job
@@ -103,6 +104,20 @@ def test_starting_points_are_shared_by_what_they_depend_on():
     )
 
 
+def test_methods_of_search_meet_the_policy_that_the_usual_search_made():
+    def planned(own: dict[str, Any], **changes: Any) -> Planned:
+        cell = {"title": "s", "procedure": "search", "start": "001-prm", "settings": own}
+        return plan(ablation({"s": cell}, **changes), 1)[0]
+
+    usual, puct = planned({}), planned({"search": {"preset": "puct"}, "sft": {"updates": 3}})
+    assert (usual.config.search.preset, puct.config.search.preset) == ("boltzmann", "puct")
+    assert puct.start.search == usual.start.search and puct.start.sft.updates == 3
+    other = {"search": {"rollouts": 3}}
+    assert start_key(planned({}, settings=other).start, "001-prm") != start_key(usual.start, "001-prm")
+    assert start_key(planned(other).start, "001-prm") == start_key(usual.start, "001-prm")
+    assert len({planned({}).key, planned(other).key, planned({}, settings=other).key}) == 3
+
+
 def test_every_part_of_a_configuration_has_its_place():
     """A new section of the settings has to be named: a starting point that ignores it would be shared wrongly."""
     named = [name for names in SECTIONS.values() for name in names] + [*LATER, *NO_MATTER]
@@ -123,6 +138,8 @@ def test_every_part_of_a_configuration_has_its_place():
         ({"like": "loop", "settings": "none"}, "cells.rl: settings is none; expected keys"),
         ({"like": "rejection"}, "cells.rl: like is 'rejection'; name a cell that stands before it"),
         ({"like": ["loop"]}, "cells.rl: like is .*; name a cell that stands before it"),
+        ({"limit_seconds": -1}, "cells.rl: limit_seconds is -1; it must not be negative"),
+        ({"limit_seconds": True}, "cells.rl: limit_seconds is true; expected int"),
     ],
 )
 def test_mistake_in_a_cell_is_named(cell, line: str):
@@ -148,6 +165,18 @@ def test_cell_like_another_differs_where_it_says_so():
     assert keys(one)["more"] == keys(plain)["more"]  # however it is written
 
 
+def test_cell_with_a_base_of_its_own_has_none_of_the_settings():
+    cells = {
+        "usual": {"title": "a", "procedure": "measure"},
+        "own": {"title": "b", "procedure": "measure", "base": TINY, "settings": {"rl": {"updates": 3}}},
+    }
+    one = ablation(cells, settings={"rl": {"samples": 4}})
+    usual, own = (one.run_config(cell, "") for cell in one.all_cells().values())
+    tiny = load_config(TINY)
+    assert usual.rl.samples == 4 != tiny.rl.samples == own.rl.samples
+    assert own.rl.updates == 3 != usual.rl.updates == tiny.rl.updates
+
+
 def test_setting_that_does_not_exist_is_refused_in_one_line():
     wrong = ablation({**CELLS, "rl": {**CELLS["rl"], "settings": {"rl": {"algoritm": "ppo"}}}})
     with pytest.raises(UserError, match=r"^cells.rl: unknown option --rl.algoritm") as raised:
@@ -163,7 +192,9 @@ def test_comparison_of_an_unknown_cell_is_refused():
 def test_cells_of_the_project_can_be_planned():
     """Every override exists, every comparison has its cells, and one claim is the primary one."""
     one = AblateConfig(**yaml.safe_load((ROOT / "configs" / "ablate.yaml").read_text()))
-    one = dataclasses.replace(one, base=str(ROOT / one.base))
+    bases = {name: {"base": str(ROOT / cell["base"])} for name, cell in one.cells.items() if "base" in cell}
+    cells = {name: cell | bases.get(name, {}) for name, cell in one.cells.items()}
+    one = dataclasses.replace(one, base=str(ROOT / one.base), cells=cells)
     assert len(plan(one, 1)) == len(one.cells)
     assert [claim.primary for claim in one.all_comparisons()].count(True) == 1
     assert not any(name in one.run_config(cell, "").rivals.run for name, cell in one.all_cells().items())
@@ -321,6 +352,30 @@ def test_coins_judge_alike_and_run_nothing(wee: Path, runs: Path):
         assert session.judging is sandbox
 
 
+def test_figures_of_a_stage_of_the_starting_point(wee: Path, runs: Path):
+    with opened(wee, runs, upto="tcg") as session:
+        there = session.require("tcg", "train.tcg")
+        named = {"stage": "tcg", "figures": {"validity": "validity_dpo", "kill_rate": "kill_rate_random"}}
+        [point] = figures(session, Task(named, 2))
+        assert point.figures == {"validity": there["validity_dpo"], "kill_rate": there["kill_rate_random"]}
+        assert point.marks("validity").tolist() == [there["validity_dpo"]] and len(point.marks("greedy")) == 0
+        with pytest.raises(UserError, match="tcg has no figure charm; it has "):
+            figures(session, Task({"stage": "tcg", "figures": {"it": "charm"}}, 2))
+        with pytest.raises(UserError, match=r"options\.stage is '001-prm', which is no stage that is done"):
+            figures(session, Task({"stage": "001-prm"}, 2))
+
+
+def test_reward_model_is_judged_once(wee: Path, runs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prm_examples, "HELD_OUT_ONE_IN", 1)  # so few problems that none need be held out
+    with opened(wee, runs, upto="001-prm") as session:
+        [point] = reward_model(session, Task({"continuations": 3}, 2))
+        judged = json.loads((session.run.folder / "stages" / "judged-prm.json").read_text())["result"]["figures"]
+        assert 0 <= point.figures["calibration_error"] <= 1 <= point.figures["steps"]
+        assert point.figures == {name: value for name, value in judged.items() if value is not None}
+        monkeypatch.setattr(prm_judge, "figures", None)
+        assert reward_model(session, Task({"continuations": 3}, 2)) == [point]
+
+
 def test_random_inputs_need_the_curriculum(wee: Path, runs: Path):
     with opened(wee, runs, upto="001-prm") as session, pytest.raises(UserError, match="no composition in its meta"):
         random_tests(session)
@@ -406,7 +461,8 @@ def test_rates_by_difficulty_by_hand():
 
 def planned(folder: Path) -> list[Planned]:
     cell = ablation().all_cells()["rl"]
-    return [Planned("rl", seed, cell, load_config(TINY), "", folder / f"seed-{seed}.json") for seed in range(3)]
+    tiny = load_config(TINY)
+    return [Planned("rl", seed, cell, tiny, tiny, "", folder / f"seed-{seed}.json") for seed in range(3)]
 
 
 def test_result_of_another_key_counts_as_missing(tmp_path: Path):
@@ -432,6 +488,19 @@ def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monk
     text = (tmp_path / "r.md").read_text()
     assert "| it helps (rl - b) | greedy | -0.500 [" in text and "does not hold: the other is better" in text
     assert "- rl: seeds 1, 2" in text and "figures need matplotlib" in lines[1]
+
+
+def test_report_of_other_models(tmp_path: Path):
+    point = dataclasses.asdict(Point("end", {"tokens": 0}, figures={"auc_within": 0.5, "steps": 1234.0}))
+    more = dataclasses.asdict(Point("end", {"tokens": 0}, figures={"auc_within": 0.75}))
+    (tmp_path / "seed-0.json").write_text(json.dumps({**result("1"), "points": [point]}))
+    (tmp_path / "seed-1.json").write_text(json.dumps({**result("1"), "points": [more]}))
+    one = ablation({"rl": CELLS["rl"]}, document=str(tmp_path / "r.md"), resamples=200)
+    report.write_report(one, planned(tmp_path))
+    text = (tmp_path / "r.md").read_text()
+    assert "| rl | auc_within | 2 | 0.625 [0.500, 0.750] | 0.500 0.750 |" in text
+    assert "| rl | steps | 1 | 1234 [1234, 1234] | 1234 |" in text and "- rl: RL\n" in text
+    assert "## Policies" not in text and "## Search" not in text
 
 
 def test_figures_are_drawn(tmp_path: Path):

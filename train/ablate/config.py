@@ -37,8 +37,12 @@ MATTER: dict[str, tuple[str, ...] | None] = {
     "rl": ("rl", "evaluate"),  # what is measured is drawn `evaluate.samples` at a time
     "measure": ("evaluate",),
     "search": ("search",),
+    "prm": (),
+    "figures": (),
 }
 """What cells do, and the parts of a configuration that matter to it beside those of the starting point; None: all."""
+ALONE: dict[str, tuple[str, ...]] = {"search": ("search",)}
+"""Parts that a cell sets for what it does and not for its starting point: methods of search meet the same policy."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Cell:
       settings: of the run, beyond those of the ablation; nested keys.
       options: of the procedure.
       equal_to: the cell whose costs this one may spend, for the same seed.
+      base: a file in place of the ablation's `base` and `settings`; empty: those.
+      limit_seconds: in place of the ablation's; 0: that.
     """
 
     title: str
@@ -60,6 +66,8 @@ class Cell:
     settings: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     equal_to: str = ""
+    base: str = ""
+    limit_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Comparison:
 
     Attributes:
       better, than: names of cells.
-      measure: `greedy`, `pass@1`, `pass@8`, or for searches `passed`, `solved`.
+      measure: `greedy`, `pass@1`, `pass@8`; for searches `passed`, `solved`; for other models the name of a figure.
       title: the claim in words.
       primary: the one that all this is for; it is tested by itself, the others together (Holm).
     """
@@ -122,6 +130,8 @@ class AblateConfig:
                 raise UserError(f"cells.{name}: procedure is {cell.procedure!r}; choose one of {', '.join(MATTER)}")
             if cell.start not in STARTS:
                 raise UserError(f"cells.{name}: start is {cell.start!r}; choose one of {', '.join(STARTS)}")
+            if cell.limit_seconds < 0:
+                raise UserError(f"cells.{name}: limit_seconds is {cell.limit_seconds}; it must not be negative")
             if cell.equal_to and cell.equal_to not in list(cells)[: list(cells).index(name)]:
                 raise UserError(f"cells.{name}: equal_to is {cell.equal_to!r}; name a cell that stands before it")
         for one in self.all_comparisons():
@@ -144,12 +154,17 @@ class AblateConfig:
     def all_comparisons(self) -> list[Comparison]:
         return [_made(Comparison, values, f"comparisons, entry {i + 1}") for i, values in enumerate(self.comparisons)]
 
+    def start_config(self, cell: Cell, config: Config, where: str) -> Config:
+        """The configuration of a cell's starting point, from that of its run."""
+        usual = self.run_config(dataclasses.replace(cell, settings={}), where)
+        return dataclasses.replace(config, **{name: getattr(usual, name) for name in ALONE.get(cell.procedure, ())})
+
     def run_config(self, cell: Cell, where: str) -> Config:
         """The configuration of a cell's run; a `UserError` in one line names the cell and the key that is wrong."""
-        settings = flat(self.settings) | flat(cell.settings)
+        settings = flat({} if cell.base else self.settings) | flat(cell.settings)
         flags = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
         try:
-            return _parsed(("--config", self.base, *flags, "--runs", self.runs))
+            return _parsed(("--config", cell.base or self.base, *flags, "--runs", self.runs))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
 
@@ -183,8 +198,8 @@ def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
     if missing := [name for name in needed if name not in values]:
         raise UserError(f"{where}: {missing[0]} is not given")
     for name, value in values.items():
-        wanted = {"dict[str, Any]": dict, "bool": bool}.get(str(fields[name].type), str)
-        if not isinstance(value, wanted):
+        wanted = {"dict[str, Any]": dict, "bool": bool, "int": int}.get(str(fields[name].type), str)
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             shown = yaml.safe_dump(value).splitlines()[0]
             raise UserError(f"{where}: {name} is {shown}; expected {'keys' if wanted is dict else wanted.__name__}")
     return cls(**values)
@@ -220,10 +235,14 @@ def _different(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
     return found
 
 
-def cell_key(cell: Cell, config: Config, samples: int, equal_to: str) -> str:
-    """Identifies what a cell comes to for a seed; `equal_to` is the key of the cell whose costs it may spend."""
-    values = {name: value for name, value in _chosen(config).items() if name not in NO_MATTER}
-    if (own := MATTER[cell.procedure]) is not None:
-        matter = {*own, *itertools.chain.from_iterable(SECTIONS[one] for one in _upto(cell.start))}
-        values = {name: value for name, value in values.items() if name in matter}
-    return content_hash(FORMAT, cell.procedure, cell.start, cell.options, values, samples, equal_to)
+def cell_key(cell: Cell, config: Config, start: Config, samples: int, equal_to: str) -> str:
+    """Identifies what a cell comes to for a seed; `start` is the configuration of its starting point, `equal_to` the
+    key of the cell whose costs it may spend."""
+    own, alone = _chosen(config), ALONE.get(cell.procedure, ())
+    values = {name: value for name, value in own.items() if name not in (*NO_MATTER, *alone)}
+    values |= {name: value for name, value in _chosen(start).items() if name in alone}
+    if (matter := MATTER[cell.procedure]) is not None:
+        names = {*matter, *itertools.chain.from_iterable(SECTIONS[one] for one in _upto(cell.start))}
+        values = {name: value for name, value in values.items() if name in names}
+    mine = [{name: own.get(name, {}) for name in alone}] if alone else []
+    return content_hash(FORMAT, cell.procedure, cell.start, cell.options, values, samples, equal_to, *mine)

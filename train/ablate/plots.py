@@ -31,8 +31,8 @@ def draw(found: Sequence[Found], folder: Path, *, resamples: int) -> list[tuple[
     """Draws what there is to draw; returns file names and captions."""
     plt = pyplot()
     folder.mkdir(parents=True, exist_ok=True)
-    policies = [one for one in found if one.results and not one.searches]
-    searches = [one for one in found if one.results and one.searches]
+    policies = [one for one in found if one.policies]
+    searches = [one for one in found if one.searches]
     curves = [one for one in policies if any(len(one.points(seed)) > 1 for seed in one.results)]
     drawn = []
     for name, caption, some, paint in (

@@ -22,6 +22,7 @@ class Point:
       costs: `tokens`, `executions`, `updates`, `seconds`; of a search per problem, tokens and executions.
       fared: of a policy, as JSON values of `Fared`.
       outcomes: of a search: strings `solved` and `passed` with one sign for each problem, lists `tokens`, `executions`.
+      figures: of another model, by name.
       validation: greedy, of a policy.
     """
 
@@ -30,9 +31,12 @@ class Point:
     fared: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, Any] = field(default_factory=dict)
     validation: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
 
     def marks(self, measure: str) -> Float[np.ndarray, " n"]:
-        """Marks by problem, NaN where unknown; empty where the point does not have this measure."""
+        """Marks by problem, NaN where unknown, or one figure; empty where the point does not have this measure."""
+        if measure in self.figures:
+            return np.array([self.figures[measure]])
         if measure in self.outcomes:
             return np.array([np.nan if sign == UNKNOWN else float(sign) for sign in self.outcomes[measure]])
         if not self.fared or measure in ("passed", "solved"):

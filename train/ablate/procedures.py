@@ -5,6 +5,7 @@ is what the cell came to; all of it are stages of the cell's run, so that a cell
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum.task import task_of
 from o1coder_jax.problems.curriculum.values import random_input
 from o1coder_jax.records import TestCase
-from train import head, prm, reason, relabel, rl, sft
+from train import head, prm, prm_judge, reason, relabel, rl, sft
 from train.ablate.coins import judged_by_coins
 from train.ablate.points import Point, costs_of, measured
 from train.ablate.searches import search
+from train.prm_judge import FIGURES, JudgeConfig
 from train.rivals.budget import Budget, spent
 from train.rivals.compare import train as train_rival
 from train.run import finished_stages
 from train.session import Session, StageName, policy_name
 from train.tcg.answers import reward_tests
+from train.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,48 @@ def methods(session: Session, task: Task) -> list[Point]:
     )
 
 
+def reward_model(session: Session, task: Task) -> list[Point]:
+    """A reward model of the starting point against fresh continuations; see `train/prm_judge.py`.
+
+    Options: `prm`, the checkpoint; `continuations` of each step. The figures are those of steps that are not terminal.
+    """
+    task.check("prm", "continuations")
+    name = task.option("prm", "prm-001")
+    if session.run.stage("judged-prm") is None:
+        with session.run.stage_scope("judged-prm") as stage:
+            folder = session.run.folder
+            config = JudgeConfig(os.fspath(folder), name, continuations=task.option("continuations", 16))
+            trained = Trained(folder, session.config, session.tokenizer, session.mesh)
+            found, steps = prm_judge.figures(config, trained, folder / "judged")
+            stage.result["figures"] = {"steps": steps} | {name: found["non_terminal"].get(name) for name in FIGURES}
+    return [_figured(session.require("judged-prm", "train.ablate")["figures"])]
+
+
+def figures(session: Session, task: Task) -> list[Point]:
+    """What a stage of the starting point has measured. Options: `stage`; `figures`, their names there by names here."""
+    task.check("stage", "figures")
+    stage, names = task.option("stage", ""), task.option("figures", {})
+    result = session.run.stage(stage)
+    if result is None:
+        raise UserError(f"options.stage is {stage!r}, which is no stage that is done; choose one up to the start")
+    if missing := [there for there in names.values() if there not in result]:
+        raise UserError(f"options.figures: {stage} has no figure {missing[0]}; it has {', '.join(sorted(result))}")
+    return [_figured({here: result[there] for here, there in names.items()})]
+
+
+def _figured(found: dict[str, Any]) -> Point:
+    known = {name: float(value) for name, value in found.items() if value is not None}
+    return Point("end", costs_of(Budget(0, 0, 0, 0)), figures=known)
+
+
 PROCEDURES: dict[str, Callable[[Session, Task], list[Point]]] = {
     "loop": loop,
     "rival": rival,
     "rl": reinforce,
     "measure": measure,
     "search": methods,
+    "prm": reward_model,
+    "figures": figures,
 }
 
 

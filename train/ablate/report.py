@@ -31,7 +31,7 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
     parts = [_head(found, seeds, done, len(planned)), _comparisons(judged, seeds)]
     parts += [f"![{caption}]({path.stem}/{name})\n\n{caption}.\n" for name, caption in drawn]
     parts += [_policies(found, ablation.resamples), _lengths(found), _searches(found, ablation.resamples)]
-    parts.append(_missing(found, seeds))
+    parts += [_models(found, ablation.resamples), _missing(found, seeds)]
     write_text(path, "\n".join(part for part in parts if part))
     lines = [f"{path}: {done} of {len(planned)} results, {len(drawn)} figures", said]
     return [line for line in lines if line]
@@ -86,7 +86,7 @@ def _verdict(low: float, high: float, p: float) -> str:
 def _policies(found: Sequence[Found], resamples: int) -> str:
     rows = []
     for one in found:
-        if not one.results or one.searches:
+        if not one.policies:
             continue
         last = [one.last(seed) for seed in sorted(one.results)]
         rates = [rate([p.marks(m) for p in last], resamples=resamples) for m in ("greedy", "pass@1", "pass@8")]
@@ -110,7 +110,7 @@ def _policies(found: Sequence[Found], resamples: int) -> str:
 
 
 def _lengths(found: Sequence[Found]) -> str:
-    rates = {one.name: by_difficulty(one) for one in found if one.results and not one.searches}
+    rates = {one.name: by_difficulty(one) for one in found if one.policies}
     names = sorted({name for by in rates.values() for name in by})
     rows = [[cell, *(f"{by[name]:.3f}" if name in by else "-" for name in names)] for cell, by in rates.items()]
     return "## By length\n\nGreedy, mean over seeds.\n\n" + _table(["cell", *names], rows) if rows else ""
@@ -119,7 +119,7 @@ def _lengths(found: Sequence[Found]) -> str:
 def _searches(found: Sequence[Found], resamples: int) -> str:
     rows = []
     for one in found:
-        if not one.results or not one.searches:
+        if not one.searches:
             continue
         seeds = sorted(one.results)
         for place, point in enumerate(one.points(seeds[0])):
@@ -133,6 +133,26 @@ def _searches(found: Sequence[Found], resamples: int) -> str:
     return (
         "## Search at equal tokens\n\nTokens and programs run are per problem.\n\n" + _table(head, rows) if rows else ""
     )
+
+
+def _models(found: Sequence[Found], resamples: int) -> str:
+    rows = []
+    for one in found:
+        last = [one.last(seed) for seed in sorted(one.results)]
+        for name in dict.fromkeys(name for point in last for name in point.figures):
+            known = rate([point.marks(name) for point in last], resamples=resamples)
+            assert known is not None
+            mean, low, high, *seeds = map(_figure, (known.mean, *known.interval, *known.seeds))
+            rows.append([one.name, name, str(len(seeds)), f"{mean} [{low}, {high}]", " ".join(seeds)])
+    if not rows:
+        return ""
+    titles = "".join(f"- {one.name}: {one.title}\n" for one in found if any(row[0] == one.name for row in rows))
+    table = _table(["cell", "figure", "seeds", "mean [95 % over seeds]", "by seed"], rows)
+    return f"## Other models\n\n{titles}\n{table}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _missing(found: Sequence[Found], seeds: int) -> str:

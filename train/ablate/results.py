@@ -34,8 +34,13 @@ class Found:
 
     @property
     def searches(self) -> bool:
-        """Whether it is a method of search, not a policy."""
+        """Whether it is a method of search."""
         return any(self.last(seed).outcomes for seed in self.results)
+
+    @property
+    def policies(self) -> bool:
+        """Whether it is a policy."""
+        return any(self.last(seed).fared for seed in self.results)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Planned:
     """A cell for one seed.
 
     Attributes:
-      config: of its run, without a name.
+      config: of its run, without a name; `start`: of its starting point.
       key: identifies what it comes to.
       path: of its result.
     """
@@ -41,6 +41,7 @@ class Planned:
     seed: int
     cell: Cell
     config: Config
+    start: Config
     key: str
     path: Path
 
@@ -55,13 +56,14 @@ def plan(ablation: AblateConfig, seeds: int) -> list[Planned]:
     planned: list[Planned] = []
     cells = ablation.all_cells()
     configs = {name: ablation.run_config(cell, f"cells.{name}") for name, cell in cells.items()}
+    starts = {name: ablation.start_config(cell, configs[name], f"cells.{name}") for name, cell in cells.items()}
     for seed in range(seeds):
         keys: dict[str, str] = {"": ""}
         for name, cell in cells.items():
-            config = dataclasses.replace(configs[name], seed=seed)
-            keys[name] = cell_key(cell, config, ablation.samples, keys[cell.equal_to])
+            config, start = (dataclasses.replace(one[name], seed=seed) for one in (configs, starts))
+            keys[name] = cell_key(cell, config, start, ablation.samples, keys[cell.equal_to])
             path = Path(ablation.results) / name / f"seed-{seed}.json"
-            planned.append(Planned(name, seed, cell, config, keys[name], path))
+            planned.append(Planned(name, seed, cell, config, start, keys[name], path))
     return planned
 
 
@@ -88,6 +90,7 @@ class Runner:
 
     def __enter__(self) -> Runner:
         self._lock = Lock(self.runs)
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -95,6 +98,7 @@ class Runner:
         for process in list(self._processes):
             _end(process)
         self._workers.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, self._before)
         self._lock.close()
 
     def run_all(self, cells: Sequence[Planned]) -> Iterator[str]:
@@ -126,7 +130,7 @@ class Runner:
     def _made(self, one: Planned, equal: dict[str, Any] | None, cores: list[int]) -> str:
         """Makes a cell's result on these cores; returns how it went."""
         began = time.monotonic()
-        start = self._start(one.config, one.cell.start, cores)
+        start = self._start(one.start, one.cell.start, cores)
         name = f"{one.name}-{one.seed}-{one.key}"
         fork(start, self.runs / name)
         task: dict[str, Any] = {"options": one.cell.options, "samples": self.ablation.samples}
@@ -135,7 +139,7 @@ class Runner:
             task |= {"spent": points[-1]["costs"], "outcomes": [point["outcomes"] for point in points]}
         facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title, "cores": len(cores)}
         job = Job("", one.cell.start, cores, os.fspath(one.path), facts, one.cell.procedure, task)
-        ended = self._work(name, one.config, job, self.ablation.limit_seconds)
+        ended = self._work(name, one.config, job, one.cell.limit_seconds or self.ablation.limit_seconds)
         if ended:
             return ended
         remove(self.runs / name)
