@@ -30,9 +30,9 @@ from o1coder_jax.transformer import Transformer
 NEGATIVE = -1e30  # masked score: finite, so that a row without keys still has a softmax
 
 
-def prefix_positions(prefix: Prefix) -> Int[Array, "P S"]:
+def prefix_positions(valid: Bool[Array, "P S"]) -> Int[Array, "P S"]:
     """Where the token of each place stands in its sequence; places without one say nothing."""
-    return jnp.cumsum(prefix.valid, axis=1) - 1
+    return jnp.cumsum(valid, axis=1) - 1
 
 
 def read_on(
@@ -66,7 +66,7 @@ def read_on(
         keys, values, key_positions = k, v, positions
         if cache is not None and prefix is not None:
             keys, values = jnp.concatenate([cache[0], k], axis=1), jnp.concatenate([cache[1], v], axis=1)
-            key_positions = jnp.concatenate([prefix_positions(prefix), positions], axis=1)
+            key_positions = jnp.concatenate([prefix_positions(prefix.valid), positions], axis=1)
         seen = mask if window is None else mask & (positions[:, :, None] - key_positions[:, None, :] < window)
         return meet(q, keys, values, seen[:, None]), (k, v)
 
@@ -190,7 +190,7 @@ def feed_rows(
     """
     count, capacity = rows.tokens.shape
     c = model.config
-    valid = paths.prefix.valid
+    valid = paths.valid
     at = jnp.maximum(rows.length - 1, 0)  # (R,), where the token to feed stands in its row
     token = jnp.take_along_axis(rows.tokens, at[:, None], axis=1)
     earlier = jnp.arange(capacity) < at[:, None]  # (R, C), own tokens fed before
@@ -203,12 +203,12 @@ def feed_rows(
         k, v = (x.reshape(count, c.kv_heads, c.head_size) for x in (k, v))
         # Rows that share a path meet its keys as one matrix product: queries are laid out by (path, lane).
         laid = jnp.zeros((len(valid), width, *query.shape[1:]), query.dtype).at[path, rows.lane].set(query, mode="drop")
-        shared = jnp.einsum("pkgre,psge->pkgrs", laid, path_keys, preferred_element_type=jnp.float32)
-        own = jnp.einsum("ngre,ncge->ngrc", query, row_keys, preferred_element_type=jnp.float32)
+        shared = jnp.einsum("pkgre,pges->pkgrs", laid, path_keys, preferred_element_type=jnp.float32)
+        own = jnp.einsum("ngre,ngec->ngrc", query, row_keys, preferred_element_type=jnp.float32)
         path_seen, own_seen = valid[:, None], earlier  # (P, 1 or K, S), (R, C)
         if window is not None:
             place = jnp.zeros((len(valid), width), at.dtype).at[path, rows.lane].set(positions[:, 0], mode="drop")
-            path_seen = path_seen & (place[:, :, None] - prefix_positions(paths.prefix)[:, None, :] < window)
+            path_seen = path_seen & (place[:, :, None] - prefix_positions(valid)[:, None, :] < window)
             own_seen = own_seen & (at[:, None] - jnp.arange(capacity) < window)
         shared = jnp.where(path_seen[:, :, None, None, :], shared, NEGATIVE)
         own = jnp.where(own_seen[:, None, None, :], own, NEGATIVE)
@@ -217,28 +217,28 @@ def feed_rows(
         shared_top = jnp.max(shared, axis=-1)
         top = jnp.maximum(jnp.maximum(jnp.max(own, axis=-1), itself), shared_top[rows.path, rows.lane])
         shared_weight = jnp.exp(shared - shared_top[..., None])
-        seen = jnp.einsum("pkgrs,psge->pkgre", shared_weight.astype(q.dtype), path_values)
+        seen = jnp.einsum("pkgrs,pgse->pkgre", shared_weight.astype(q.dtype), path_values)
         scale = jnp.exp(shared_top[rows.path, rows.lane] - top)
         own_weight, itself_weight = jnp.exp(own - top[..., None]), jnp.exp(itself - top)
         total = jnp.sum(shared_weight, axis=-1)[rows.path, rows.lane] * scale
         total = total + jnp.sum(own_weight, axis=-1) + itself_weight
         out = seen[rows.path, rows.lane].astype(jnp.float32) * scale[..., None]
-        out = out + jnp.einsum("ngrc,ncge->ngre", own_weight.astype(q.dtype), row_values)
+        out = out + jnp.einsum("ngrc,ngce->ngre", own_weight.astype(q.dtype), row_values)
         out = out + itself_weight[..., None] * v[:, :, None, :]
         return (out / total[..., None]).astype(q.dtype).reshape(q.shape), (k, v)
 
-    shared_cache = zip(paths.prefix.keys, paths.prefix.values, strict=True)
+    shared_cache = zip(paths.keys, paths.values, strict=True)
     cache = [*zip(shared_cache, rows.keys, rows.values, strict=True)]
     hidden, kept = model.hidden(token, positions, attend, cache, places=valid.shape[1] + capacity)
-    fed = jnp.where(going, at, capacity)  # out of range: dropped
+    # Written in place, which takes that all reading is over: the place, out of range where none is fed, is made to hang
+    # on what comes of all layers. Otherwise XLA copies all caches twice a step, on a CPU several times a step's work.
+    over = jnp.isinf(jnp.sum(hidden, axis=(1, 2))).astype(at.dtype)
+    fed = jnp.minimum(jnp.where(going, at, capacity), capacity + over)
     row = jnp.arange(count)
 
-    # Written after all reading: otherwise XLA copies the caches more often, a tenth of a step on a CPU.
-    old_keys, old_values, kept = jax.lax.optimization_barrier((rows.keys, rows.values, kept))
+    def put(cache: Array, new: Array, *where: Any) -> Array:
+        return cache.at[(..., row, slice(None), *where)].set(jnp.moveaxis(new, -3, 0), mode="drop")
 
-    def put(cache: Array, new: Array) -> Array:
-        return cache.at[..., row, fed, :, :].set(new, mode="drop")
-
-    keys = tuple(put(old, k) for (k, _), old in zip(kept, old_keys, strict=True))
-    values = tuple(put(old, v) for (_, v), old in zip(kept, old_values, strict=True))
+    keys = tuple(put(old, k, slice(None), fed) for (k, _), old in zip(kept, rows.keys, strict=True))
+    values = tuple(put(old, v, fed, slice(None)) for (_, v), old in zip(kept, rows.values, strict=True))
     return hidden[:, 0], replace(rows, keys=keys, values=values)

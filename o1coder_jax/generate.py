@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from o1coder_jax.decode import decode, open_rows, read_on
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
-from o1coder_jax.rows import Paths, Rows, empty_rows
+from o1coder_jax.rows import Paths, Rows, empty_rows, laid
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
@@ -150,7 +150,8 @@ def start_batch(
         if penalised:
             none = jnp.zeros((prompts, model.vocab_size), bool)
             said = none.at[jnp.arange(prompts)[:, None], tokens].max(prefix.valid)
-        paths = Paths(prefix, model.logits(last), length, said=said)
+        keys, values = laid(prefix.keys, prefix.values)
+        paths = Paths(keys, values, prefix.valid, model.logits(last), length, said=said)
         number = jnp.arange(prompts * width)
         rows = open_rows(
             paths,

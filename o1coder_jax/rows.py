@@ -1,5 +1,8 @@
 """The state of generation: paths, and the rows that continue them.
 
+Paths and rows hold keys and values as the products of a decode step read them (`laid`), in which the keys' last axis is
+the places: on a CPU every other layout is copied at each step, which takes longer than the products.
+
 Shapes: P paths, S places of a path (with holes), R rows, C row capacity, H tokens of a header at most, G, E, L, V as in
 transformer.py. Everything here is one part of a mesh.
 """
@@ -22,7 +25,7 @@ Cache = tuple[Array, ...]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of what was read before.
+    """Keys and values of what was read before, token by token.
 
     Attributes:
       keys, values: L arrays (P, S, G, E); places may be empty.
@@ -53,14 +56,17 @@ class Paths:
     """What rows continue: whole paths, their last token included.
 
     Attributes:
-      prefix: keys and values.
+      keys, values: L arrays (P, G, E, S) and L (P, G, S, E).
+      valid: (P, S), which places hold a token.
       logits: (P, V), scores of the next token.
       length: (P,), tokens on the path.
       said: (P, V), which tokens are on the path; None without repetition penalty.
       header: None where rows begin with what they draw.
     """
 
-    prefix: Prefix
+    keys: Cache
+    values: Cache
+    valid: Bool[Array, "P S"]
     logits: Float[Array, "P V"]
     length: Int[Array, " P"]
     said: Bool[Array, "P V"] | None = None
@@ -80,7 +86,7 @@ class Rows:
       stop: (R,), state of the search for a stop (`stopping.py`).
       path: (R,), which path a row continues, and `lane` (R,), which of that path's K rows it is.
       seeds: (R, 2), key data; a row's draws depend on nothing else.
-      keys, values: L arrays (R, C, G, E) of the tokens that were fed.
+      keys, values: L arrays (R, G, E, C) and L (R, G, C, E) of the tokens that were fed.
       said: (R, V), which tokens are on the path or in the row; None without repetition penalty.
     """
 
@@ -105,13 +111,29 @@ def empty_cache(config: ModelConfig, *places: int) -> Cache:
     return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers))
 
 
+def laid(keys: Cache, values: Cache) -> tuple[Cache, Cache]:
+    """Keys and values, L arrays (..., S, G, E) each, as (..., G, E, S) and (..., G, S, E)."""
+    return tuple(jnp.moveaxis(k, -3, -1) for k in keys), tuple(jnp.swapaxes(v, -3, -2) for v in values)
+
+
+def unlaid(keys: Cache, values: Cache) -> tuple[Cache, Cache]:
+    """What `laid` was given."""
+    return tuple(jnp.moveaxis(k, -1, -3) for k in keys), tuple(jnp.swapaxes(v, -3, -2) for v in values)
+
+
+def _empty_laid(config: ModelConfig, *places: int) -> tuple[Cache, Cache]:
+    return laid(empty_cache(config, *places), empty_cache(config, *places))
+
+
 def empty_paths(
     model: Transformer, paths: int, places: int, *, header_tokens: int = 0, penalised: bool = False
 ) -> Paths:
     """Room for paths; with headers of so many tokens at most, and with a repetition penalty, if asked for."""
-    c = model.config
+    keys, values = _empty_laid(model.config, paths, places)
     return Paths(
-        Prefix(empty_cache(c, paths, places), empty_cache(c, paths, places), jnp.zeros((paths, places), bool)),
+        keys,
+        values,
+        jnp.zeros((paths, places), bool),
         jnp.zeros((paths, model.vocab_size), jnp.float32),
         jnp.zeros(paths, jnp.int32),
         said=jnp.zeros((paths, model.vocab_size), bool) if penalised else None,
@@ -127,6 +149,7 @@ def empty_rows(model: Transformer, rows: int, capacity: int, *, penalised: bool 
     def plane() -> Array:  # one for each: buffers that are donated must not be shared
         return jnp.zeros(rows, jnp.int32)
 
+    keys, values = _empty_laid(model.config, rows, capacity)
     return Rows(
         tokens=jnp.zeros((rows, capacity), jnp.int32),
         log_probability=jnp.zeros((rows, capacity), jnp.float32),
@@ -136,7 +159,7 @@ def empty_rows(model: Transformer, rows: int, capacity: int, *, penalised: bool 
         path=plane(),
         lane=plane(),
         seeds=jnp.zeros((rows, 2), jnp.uint32),
-        keys=empty_cache(model.config, rows, capacity),
-        values=empty_cache(model.config, rows, capacity),
+        keys=keys,
+        values=values,
         said=jnp.zeros((rows, model.vocab_size), bool) if penalised else None,
     )

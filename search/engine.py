@@ -26,7 +26,7 @@ from o1coder_jax import pages as paging
 from o1coder_jax.decode import decode, feed_rows, open_rows, read_on
 from o1coder_jax.mesh import ROWS
 from o1coder_jax.pages import Pages
-from o1coder_jax.rows import Cache, Header, Paths, Prefix, Rows
+from o1coder_jax.rows import Cache, Header, Paths, Prefix, Rows, laid, unlaid
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
 from search import forest as forests
@@ -56,9 +56,9 @@ def keep(pages: Pages, rows: Rows, which: Int[Array, "D A"], places: Int[Array, 
 
     def part(pages: Pages, rows: Rows, which: Array, places: Array) -> Pages:
         tokens = places.shape[1]
-        keys, values = (
-            tuple(layer[..., which, :tokens, :, :] for layer in cache) for cache in (rows.keys, rows.values)
-        )
+        keys = tuple(layer[..., which, :, :, :tokens] for layer in rows.keys)
+        values = tuple(layer[..., which, :, :tokens, :] for layer in rows.values)
+        keys, values = unlaid(keys, values)
         return paging.write(pages, places, keys, values)
 
     return jax.vmap(part)(pages, rows, which, places)
@@ -189,21 +189,7 @@ def _open_whole(model: Transformer, pages: Pages, states: Array, paths: Paths, p
     whole = paging.gather(pages, plan.table, plan.filled, page_tokens)
     logits = model.logits(states[plan.end_page])
 
-    def put(old: Array, new: Array) -> Array:
-        return old.at[..., plan.slot, :, :, :].set(new, mode="drop")
-
-    prefix = paths.prefix
-    return Paths(
-        Prefix(
-            tuple(map(put, prefix.keys, whole.keys)),
-            tuple(map(put, prefix.values, whole.values)),
-            prefix.valid.at[plan.slot].set(whole.valid, mode="drop"),
-        ),
-        paths.logits.at[plan.slot].set(logits, mode="drop"),
-        paths.length.at[plan.slot].set(plan.length, mode="drop"),
-        said=_said(paths, plan),
-        header=_header(paths, plan),
-    )
+    return _opened(paths, plan, whole, logits)
 
 
 def _open_paths(
@@ -216,25 +202,33 @@ def _open_paths(
     end = hidden[:, 0] if states is None else jnp.where(feeds[:, None], hidden[:, 0], states[plan.end_page])
     number = jnp.arange(len(plan.slot))
 
-    def put(old: Array, whole: Array, last: Array) -> Array:
-        whole = whole.at[..., number, plan.last_path_place, :, :].set(last[..., 0, :, :], mode="drop")
-        return old.at[..., plan.slot, :, :, :].set(whole, mode="drop")
+    def put(whole: Array, last: Array) -> Array:
+        return whole.at[..., number, plan.last_path_place, :, :].set(last[..., 0, :, :], mode="drop")
 
-    prefix = paths.prefix
-    valid = before.valid.at[number, plan.last_path_place].set(True, mode="drop")
-    prefix = Prefix(
-        tuple(map(put, prefix.keys, before.keys, new.keys)),
-        tuple(map(put, prefix.values, before.values, new.values)),
-        prefix.valid.at[plan.slot].set(valid, mode="drop"),
+    whole = Prefix(
+        tuple(map(put, before.keys, new.keys)),
+        tuple(map(put, before.values, new.values)),
+        before.valid.at[number, plan.last_path_place].set(True, mode="drop"),
     )
-    opened = Paths(
-        prefix,
-        paths.logits.at[plan.slot].set(model.logits(end), mode="drop"),
+    return _opened(paths, plan, whole, model.logits(end)), (hidden, new)
+
+
+def _opened(paths: Paths, plan: Plan, whole: Prefix, logits: Array) -> Paths:
+    """The paths with those that are opened."""
+
+    def put(old: Array, new: Array) -> Array:
+        return old.at[..., plan.slot, :, :, :].set(new, mode="drop")
+
+    keys, values = laid(whole.keys, whole.values)
+    return Paths(
+        tuple(map(put, paths.keys, keys)),
+        tuple(map(put, paths.values, values)),
+        paths.valid.at[plan.slot].set(whole.valid, mode="drop"),
+        paths.logits.at[plan.slot].set(logits, mode="drop"),
         paths.length.at[plan.slot].set(plan.length, mode="drop"),
         said=_said(paths, plan),
         header=_header(paths, plan),
     )
-    return opened, (hidden, new)
 
 
 def _said(paths: Paths, plan: Plan) -> Array | None:
