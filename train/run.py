@@ -126,7 +126,7 @@ class Run:
         try:
             run = cls(folder, hosts, lock)
             if hosts.process == 0:
-                prepare(folder, configuration.to_dict(config), fresh, may_differ)
+                prepare(folder, configuration.to_dict(config), _usual(type(config)), fresh, may_differ)
                 run.add_facts(**environment.describe())
                 hosts.barrier(f"prepare {folder}")
             run._roll_back()
@@ -350,3 +350,12 @@ class Stage:
         for file in files.values():
             file.close()
         self._events.close()
+
+
+def _usual(kind: type) -> dict[str, Any]:
+    """The configuration without any setting; nothing of a kind that has to be given some."""
+    given = any(
+        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        for field in dataclasses.fields(kind)
+    )
+    return {} if given else configuration.to_dict(kind())

@@ -16,18 +16,21 @@ CONFIG = "config.yaml"
 _SHOWN_DIFFERENCES = 3
 
 
-def prepare(folder: Path, config: dict[str, Any], fresh: bool, may_differ: Collection[str]) -> None:
+def prepare(
+    folder: Path, config: dict[str, Any], usual: dict[str, Any], fresh: bool, may_differ: Collection[str]
+) -> None:
     """Makes `folder` that of a run with this configuration, given as plain values; refuses another run's.
 
     Args:
       folder: exists and is locked by this process.
       config: plain values by key, sections nested.
+      usual: the defaults of these; a run that was made before there was such a key had its default.
       fresh: remove what an earlier run left there.
       may_differ: dotted keys, or sections, in which an earlier session may have differed.
     """
     if fresh:
         _clear(folder)
-    _check_config(folder, config, may_differ)
+    _check_config(folder, config, usual, may_differ)
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
@@ -44,7 +47,7 @@ def _clear(folder: Path) -> None:
                 path.unlink()
 
 
-def _check_config(folder: Path, config: dict[str, Any], may_differ: Collection[str]) -> None:
+def _check_config(folder: Path, config: dict[str, Any], usual: dict[str, Any], may_differ: Collection[str]) -> None:
     path = folder / CONFIG
     if not path.exists():
         return
@@ -52,7 +55,8 @@ def _check_config(folder: Path, config: dict[str, Any], may_differ: Collection[s
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path} ({error}); restore it, or start the run afresh") from error
-    old, new = _flat(clean(stored)), _flat(clean(config))
+    new = _flat(clean(config))
+    old = {key: value for key, value in _flat(clean(usual)).items() if key in new} | _flat(clean(stored))
     changes = [
         f"{key} = {old.get(key, 'absent')} there and {new.get(key, 'absent')} now"
         for key in dict.fromkeys([*new, *old])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.train.world import ENVIRONMENT, ROOT, TACO, Done, bare_command, command, copy_run, read_lines, results, rows
 
@@ -156,6 +157,16 @@ def test_another_shape_of_model_in_the_same_run(wee: Path, settings: Path, runs:
         f"{copy} was made with another configuration: model.width = 64 there and 96 now; "
         "use that one, choose another run folder, or start afresh"
     )
+
+
+def test_run_that_is_older_than_a_key_had_its_default(wee: Path, settings: Path, runs: Path):
+    copy = copy_run(wee, runs, upto="tcg")
+    stored = yaml.safe_load((wee / "config.yaml").read_text())
+    del stored["tcg"]["spare_answers"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(stored))
+    done = command(settings, "--runs", str(runs), "--tcg.spare_answers", "1")
+    assert "tcg.spare_answers = 0 there and 1 now" in refusal(done)
+    assert command(settings, "--runs", str(runs), module="tcg").status == 0
 
 
 def test_checkpoint_of_another_shape(wee: Path, settings: Path, runs: Path):

@@ -129,6 +129,11 @@ def test_figures_count_pieces_that_could_not_be_read():
     assert figures == {"validity": 0.5, "malformed": 0.25, "input_characters": 3.0, "distinct": 1.0, "trivial": 1 / 3}
 
 
+@pytest.mark.parametrize(("suite", "cases", "spare", "answers"), [(8, 3, 0, 3), (8, 2, 0, 4), (8, 3, 2, 5)])
+def test_answers_that_are_asked_for_a_suite(suite: int, cases: int, spare: int, answers: int):
+    assert TCGConfig(suite=suite, cases=cases, spare_answers=spare).answers == answers
+
+
 def test_repeated_inputs_of_one_problem_are_not_distinct():
     assert figures_of([problem()], [Answers([CASES[0], CASES[1], CASES[0]], 0)], [[True] * 3])["distinct"] == 2 / 3
 

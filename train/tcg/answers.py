@@ -118,7 +118,7 @@ def reward_tests(session: Session, weights: Any, problems: Sequence[Problem]) ->
       One row per problem (`problem_id`, `tests`, `malformed`), and the tokens that were generated.
     """
     config = session.config.tcg
-    answers, tokens = generated(session, weights, problems, answers=-(-config.suite // config.cases), salt=8)
+    answers, tokens = generated(session, weights, problems, answers=config.answers, salt=8)
     given = [[case.input for case in tcg.distinct(a.cases)][: config.suite] for a in answers]
     return [
         {"problem_id": problem.id, "tests": [case.to_json() for case in cases], "malformed": a.malformed}

@@ -44,6 +44,7 @@ class TCGConfig:
         tests that reject most of them are preferred to the others; 0: no such pairs.
       judged_problems: held-out problems that the measures are taken on.
       suite: generated tests of a problem, for the kill rate and for RL.
+      spare_answers: that are asked for beyond those which hold so many, since only different tests count.
       wrong_samples: programs that the base policy writes for each judged problem; the wrong ones are to be rejected.
       given_inputs: inputs of a judged problem's own tests for which an output is asked.
       checkpoint: folder of a pretrained model to start from, with a tokenizer of its own; null: the base policy.
@@ -72,6 +73,7 @@ class TCGConfig:
     coevolution_problems: int = 0
     judged_problems: int = 100
     suite: int = 8
+    spare_answers: int = 0
     wrong_samples: int = 1
     given_inputs: int = 1
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -87,7 +89,7 @@ class TCGConfig:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
             "dpo_updates further_problems corrected_problems corrected_tokens compared_problems coevolution_problems "
-            "judged_problems given_inputs"
+            "judged_problems given_inputs spare_answers"
         ).split():
             if getattr(self, name) < 0:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")
@@ -101,6 +103,11 @@ class TCGConfig:
         if self.template:
             return Template(self.template)
         return TRACED if self.trace == "clauses" else PLAIN
+
+    @property
+    def answers(self) -> int:
+        """So many answers are asked for a suite."""
+        return -(-self.suite // self.cases) + self.spare_answers
 
     def check_source(self, source: str) -> None:
         """Raises a `UserError` for settings that only problems of the curriculum can serve."""

@@ -160,7 +160,7 @@ def measure(session: Session, weights: Any, field: Field) -> tuple[dict[str, flo
       The figures, and the tokens that were generated.
     """
     config = session.config.tcg
-    answers, tokens = generated(session, weights, field.problems, answers=-(-config.suite // config.cases), salt=6)
+    answers, tokens = generated(session, weights, field.problems, answers=config.answers, salt=6)
     valid = valid_cases(session, field.problems, answers)
     figures = figures_of(field.problems, answers, valid)
     figures["output_accuracy"], more = output_accuracy(session, weights, field.problems)
