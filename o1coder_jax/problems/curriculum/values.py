@@ -23,7 +23,7 @@ SMALLEST, LARGEST = -9, 20
 _ALPHABET = "aabbceeiostxz" + "AABEITZ" + "00112357"
 
 _SHORT_ALPHABET = "aabexE27"
-_SHORT_NUMBERS = (*range(-2, 5), *range(-2, 5), 6, 9)
+_SHORT_NUMBERS = (*range(-2, 6), *range(-2, 6), 6, 9, 12)  # 5 and beyond 9: bounds that operations name
 
 _LIST_EDGES: tuple[list[int], ...] = (
     [0],
