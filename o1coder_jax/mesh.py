@@ -141,8 +141,9 @@ def shard_own_rows(mesh: Mesh, tree: T) -> T:
     return shard_rows(mesh, tree)
 
 
-def shard_own_caches(mesh: Mesh, tree: T) -> T:
-    """As `shard_own_rows`; keys and values (D, ..., heads, head size) are split over `tensor` by their heads, too.
+def shard_own_caches(mesh: Mesh, tree: T, *, heads: int) -> T:
+    """As `shard_own_rows`; keys and values are split over `tensor` by their heads, too, which are the axis `heads`,
+    counted from the end.
 
     That is how the products that make them leave them: a cache that began otherwise would be moved, and whatever reads
     it compiled, a second time.
@@ -153,18 +154,19 @@ def shard_own_caches(mesh: Mesh, tree: T) -> T:
             return jax.make_array_from_process_local_data(split, np.asarray(x))
         return jax.device_put(x, split)
 
-    return jax.tree.map(put, tree, cache_shardings(mesh, tree))
+    return jax.tree.map(put, tree, cache_shardings(mesh, tree, heads=heads))
 
 
-def cache_shardings(mesh: Mesh, tree: Any) -> Any:
+def cache_shardings(mesh: Mesh, tree: Any, *, heads: int) -> Any:
     """Where `shard_own_caches` puts each array of a tree, or of its shapes: a tree of shardings."""
 
     def place(path: tuple[Any, ...], x: Any) -> NamedSharding:
         names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
         if not names & {"keys", "values"}:
             return NamedSharding(mesh, P(ROWS))
-        heads = "tensor" if x.shape[-2] % mesh.shape["tensor"] == 0 else None
-        return NamedSharding(mesh, P(ROWS, *[None] * (x.ndim - 3), heads, None))
+        split: list[Any] = [ROWS, *[None] * (x.ndim - 1)]
+        split[heads] = "tensor" if x.shape[heads] % mesh.shape["tensor"] == 0 else None
+        return NamedSharding(mesh, P(*split))
 
     return jax.tree_util.tree_map_with_path(place, tree)
 

@@ -22,6 +22,10 @@ from o1coder_jax.transformer import ModelConfig, Transformer
 Cache = tuple[Array, ...]
 
 
+HEADS, LAID_HEADS = -2, -3
+"""The axis of the key heads in keys and values as they are read, and as they are laid for decoding."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prefix:

@@ -13,6 +13,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import own_rows, own_shards, replicate, row_shards, shard_own_caches, shard_own_rows
 from o1coder_jax.policy import Policy, encode_headers
 from o1coder_jax.prm import RewardModel
+from o1coder_jax.rows import HEADS, LAID_HEADS
 from search import engine, forest, plans
 from search.cache import page_table
 from search.config import SearchConfig
@@ -69,14 +70,18 @@ class Device:
         self.keeps_states = self.own_head or config.expansions > 1
         shape = (self.trees, config.nodes, config.samples * config.expansions, config.window, config.rollouts)
         self.forest: Forest = shard_own_rows(mesh, forest.empty(*shape, mass=config.draws_on))
-        self._generation = shard_own_caches(mesh, plans.empty_generation(model, config, self.sizes, self.parts))
-        self._pages = shard_own_caches(mesh, plans.empty_pages(model, config, self.sizes, self.parts))
+        self._generation = shard_own_caches(
+            mesh, plans.empty_generation(model, config, self.sizes, self.parts), heads=LAID_HEADS
+        )
+        self._pages = shard_own_caches(mesh, plans.empty_pages(model, config, self.sizes, self.parts), heads=HEADS)
         self._states = (
             shard_own_rows(mesh, plans.empty_states(model, self.sizes, self.parts)) if self.keeps_states else None
         )
         if reward_model is not None:
             rater = nnx.merge(reward_model.graph, reward_model.weights)
-            self._rated_pages = shard_own_caches(mesh, plans.empty_pages(rater, config, self.sizes, self.parts))
+            self._rated_pages = shard_own_caches(
+                mesh, plans.empty_pages(rater, config, self.sizes, self.parts), heads=HEADS
+            )
         self._stops = replicate(mesh, policy.stops())
         self._settings = replicate(mesh, config.sampling.arrays())
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from o1coder_jax import mesh as meshes
 from o1coder_jax.errors import UserError
+from o1coder_jax.rows import HEADS, LAID_HEADS
 from o1coder_jax.stopping import stop_ids
 from o1coder_jax.transformer import parameter_count
 from search import engine, plans
@@ -40,7 +41,10 @@ def search_programs(config: SearchConfig, policy: Role, reward: Role, mesh: Mesh
         jax.eval_shape(lambda w, make=make: make(nnx.merge(graph, w), config, sizes, parts), weights)
         for make in (plans.empty_generation, plans.empty_pages)
     )
-    generation, pages = (placed(caches, meshes.cache_shardings(mesh, caches)) for caches in (generation, pages))
+    generation, pages = (
+        placed(caches, meshes.cache_shardings(mesh, caches, heads=heads))
+        for caches, heads in ((generation, LAID_HEADS), (pages, HEADS))
+    )
     states = None  # at nodes' last tokens, where these may be opened again
     if config.expansions > 1:
         shapes = jax.eval_shape(lambda w: plans.empty_states(nnx.merge(graph, w), sizes, parts), weights)
