@@ -17,7 +17,9 @@ from o1coder_jax.records import content_hash
 from search.comparison import flat
 from train.config import Config
 
-FORMAT = 1  # of a result; a new number makes all results old: raise it where a default of the configuration changes
+FORMAT = 1
+"""Of a result. A new number makes all results old: raise it where a default of the configuration changes, or what the
+same settings come to (problems, the mathematics of a method)."""
 STARTS = ("bootstrap", "tcg", "001-search", "001-sft", "001-prm")
 """What cells may begin from: a run with the stages up to this one."""
 SECTIONS = {

@@ -165,8 +165,8 @@ def reward_model(session: Session, task: Task) -> list[Point]:
             folder = session.run.folder
             config = JudgeConfig(os.fspath(folder), name, continuations=task.option("continuations", 16))
             trained = Trained(folder, session.config, session.tokenizer, session.mesh)
-            found, steps = prm_judge.figures(config, trained, folder / "judged")
-            stage.result["figures"] = {"steps": steps} | {name: found["non_terminal"].get(name) for name in FIGURES}
+            found, _ = prm_judge.figures(config, trained, folder / "judged")
+            stage.result["figures"] = {name: found["non_terminal"].get(name) for name in FIGURES}
     return [_figured(session.require("judged-prm", "train.ablate")["figures"])]
 
 

@@ -95,9 +95,10 @@ class Runner:
 
     def __exit__(self, *unused: object) -> None:
         self._stopping = True
+        self._workers.shutdown(wait=False, cancel_futures=True)  # none begins another cell
         for process in list(self._processes):
             _end(process)
-        self._workers.shutdown(cancel_futures=True)
+        self._workers.shutdown()
         signal.signal(signal.SIGTERM, self._before)
         self._lock.close()
 
