@@ -101,7 +101,8 @@ def decoding(config: ModelConfig, vocabulary: int, *, rows: int, prompt: int, ne
         assert int(jax.block_until_ready(state).length.sum()) == rows * new
         times.append(time.perf_counter() - start)
     step = statistics.median(times[1:]) / (new - 1)  # the first one compiled
-    read = sum(leaf.nbytes for leaf in jax.tree.leaves((weights, paths.keys, paths.values, state.keys, state.values)))
+    caches = (paths.keys, paths.values, paths.valid, state.keys, state.values)
+    read = sum(leaf.nbytes for leaf in jax.tree.leaves((weights, caches)))
     device = hardware.find(jax.devices()[0].device_kind)
     return {
         "rows": rows,
