@@ -1,0 +1,119 @@
+"""What the results of an ablation say, and the report; results made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from o1coder_jax.significance import difference
+from tests.train.ablations import CELLS, TINY, ablation
+from train.ablate import report
+from train.ablate.config import Comparison
+from train.ablate.points import Point
+from train.ablate.results import Found, by_difficulty, collect, compare
+from train.ablate.runner import Planned
+from train.config import load_config
+
+
+def fared(greedy: str) -> dict[str, Any]:
+    counts = {"hidden": [1, 0], "hidden_checked": [2, 2], "own": [1, 0], "own_checked": [2, 2]}
+    return {"greedy": greedy, "sampled": counts, "cure_rate": {}}
+
+
+def result(greedy: str, *, seed: int = 0, tokens: int = 100) -> dict[str, Any]:
+    costs = {"tokens": tokens, "executions": 5, "updates": 3, "seconds": 1.0}
+    points = [Point("round 1", costs, fared("0" * len(greedy))), Point("end", costs, fared(greedy))]
+    return {
+        "key": "",
+        "seed": seed,
+        "commit": "abc",
+        "cores": 2,
+        "difficulty": ["2", "3"] * (len(greedy) // 2),
+        "points": [dataclasses.asdict(point) for point in points],
+    }
+
+
+def test_differences_are_paired_by_seed_and_problem():
+    one = Found("a", "", {0: result("1110"), 1: result("11?0")})
+    other = Found("b", "", {0: result("0110"), 1: result("0000"), 2: result("1111")})
+    [judged] = compare([one, other], [Comparison("a", "b")], resamples=500)
+    expected = difference([np.array([1.0, 0, 0, 0]), np.array([1.0, 1, 0])], seed=0, resamples=500)
+    assert judged.difference == expected and judged.difference.mean == pytest.approx((1 / 4 + 2 / 3) / 2)
+
+
+def test_primary_claim_is_tested_by_itself_and_the_others_together():
+    found = [Found("a", "", {0: result("11" * 20)}), Found("b", "", {0: result("00" * 20)})]
+    claims = [Comparison("a", "b", primary=True), Comparison("a", "b"), Comparison("a", "b")]
+    judged = compare(found, claims, resamples=99)
+    assert [one.adjusted for one in judged] == pytest.approx([0.02, 0.04, 0.04])
+    [missing] = compare([found[0], Found("b", "", {})], claims[:1], resamples=99)
+    assert missing.difference is None and missing.adjusted is None
+
+
+def test_rates_by_difficulty_by_hand():
+    """Seed 0 solves one of two and both; seed 1 none and one of two."""
+    found = Found("a", "", {0: result("1101"), 1: result("0001")})
+    assert by_difficulty(found) == {"2": 0.25, "3": 0.75}
+
+
+def planned(folder: Path) -> list[Planned]:
+    cell = ablation().all_cells()["rl"]
+    tiny = load_config(TINY)
+    return [Planned("rl", seed, cell, tiny, tiny, "", folder / f"seed-{seed}.json") for seed in range(3)]
+
+
+def test_result_of_another_key_counts_as_missing(tmp_path: Path):
+    made = planned(tmp_path)
+    for seed, key in ((0, ""), (1, "old")):
+        (tmp_path / f"seed-{seed}.json").write_text(json.dumps({**result("10"), "key": key}))
+    [found] = collect(made)
+    assert list(found.results) == [0]
+
+
+def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "seed-0.json").write_text(json.dumps(result("10" * 30)))
+    (tmp_path / "b-0.json").write_text(json.dumps(result("11" * 30)))
+    one = ablation(
+        {"rl": CELLS["rl"], "b": CELLS["rl"]},
+        comparisons=[{"better": "rl", "than": "b", "title": "it helps"}],
+        document=str(tmp_path / "r.md"),
+        resamples=200,
+    )
+    other = [dataclasses.replace(planned(tmp_path)[0], name="b", path=tmp_path / "b-0.json")]
+    lines = report.write_report(one, [*planned(tmp_path), *other])
+    text = (tmp_path / "r.md").read_text()
+    assert "| it helps (rl - b) | greedy | -0.500 [" in text and "does not hold: the other is better" in text
+    assert "- rl: seeds 1, 2" in text and "figures need matplotlib" in lines[1]
+
+
+def test_report_of_other_models(tmp_path: Path):
+    point = dataclasses.asdict(Point("end", {"tokens": 0}, figures={"auc_within": 0.5, "steps": 1234.0}))
+    more = dataclasses.asdict(Point("end", {"tokens": 0}, figures={"auc_within": 0.75}))
+    (tmp_path / "seed-0.json").write_text(json.dumps({**result("1"), "points": [point]}))
+    (tmp_path / "seed-1.json").write_text(json.dumps({**result("1"), "points": [more]}))
+    one = ablation({"rl": CELLS["rl"]}, document=str(tmp_path / "r.md"), resamples=200)
+    report.write_report(one, planned(tmp_path))
+    text = (tmp_path / "r.md").read_text()
+    assert "| rl | auc_within | 2 | 0.625 [0.500, 0.750] | 0.500 0.750 |" in text
+    assert "| rl | steps | 1 | 1234 [1234, 1234] | 1234 |" in text and "- rl: RL\n" in text
+    assert "## Policies" not in text and "## Search" not in text
+
+
+def test_figures_are_drawn(tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra [ablate]")
+    from train.ablate.plots import draw
+
+    outcomes = {"solved": "10", "passed": "1?", "tokens": [5, 6], "executions": [1, 1]}
+    costs = {"tokens": 5.5, "executions": 1.0, "updates": 0, "seconds": 1.0}
+    search = {**result("10"), "points": [dataclasses.asdict(Point("2 rollouts", costs, outcomes=outcomes))]}
+    found = [Found("a", "", {0: result("10"), 1: result("11")}), Found("s", "", {0: search})]
+    drawn = draw(found, tmp_path, resamples=50)
+    assert [name for name, _ in drawn] == ["policies.png", "rounds.png", "searches.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name, _ in drawn)
