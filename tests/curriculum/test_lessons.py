@@ -115,14 +115,29 @@ def test_worked_cases_are_short_different_and_seldom_trivial(problems: list[Prob
 
 
 def test_worked_cases_find_the_mistake_that_shows_on_the_empty_input_alone() -> None:
-    task = Problem(
-        "p",
-        "",
-        Form.CALL,
-        (),
-        meta={"input": "list", "clauses": [{"operation": "maximum", "value": None}]},
-    )
-    assert [] in [case.input[0] for case in worked_cases(task, 4, random.Random(0))]
+    assert [] in [case.input[0] for case in worked_cases(task("list", ("maximum", None)), 4, random.Random(0))]
+
+
+def task(kind: str, *clauses: tuple[str, int | str | None]) -> Problem:
+    """A problem of the curriculum as far as cases for it need one."""
+    named = [{"operation": operation, "value": value} for operation, value in clauses]
+    return Problem("p", "", Form.CALL, (), meta={"input": kind, "clauses": named})
+
+
+def test_worked_cases_try_what_a_program_names_and_what_lies_beside_it() -> None:
+    """8 and the letter e are in no short input unless the program names them; the same for digits in a text."""
+    for one, wanted in (
+        (task("list", ("keep_below", 8), ("length", None)), 8),
+        (task("text", ("remove", "e"), ("length", None)), "e"),
+        (task("text", ("digits", None), ("keep_below", 5)), "5"),
+    ):
+        rng = random.Random(0)
+        cases = [case for _ in range(12) for case in worked_cases(one, 2, rng)]
+        holding = sum(wanted in case.input[0] for case in cases)
+        assert holding > 2, (wanted, [case.input for case in cases])
+    rng = random.Random(0)
+    unnamed = [case for _ in range(12) for case in worked_cases(task("list", ("length", None)), 2, rng)]
+    assert not any(8 in case.input[0] for case in unnamed)
 
 
 def test_random_cases_have_true_outputs(problems: list[Problem]) -> None:

@@ -16,8 +16,8 @@ from o1coder_jax.problems.curriculum.tracing import trace
 from o1coder_jax.problems.curriculum.values import Kind, Value, distinct_inputs, empty, short_input
 from o1coder_jax.records import Problem, TestCase
 
-CANDIDATES = 48
-"""Inputs from which the short ones are chosen."""
+CANDIDATES = 12
+"""Inputs from which the short ones are chosen; from many it would always be the shortest that find what is known."""
 
 KILL_CHARACTERS = 20
 """Characters that the values of a case may be longer for each mistake that it is the first to find."""
@@ -54,7 +54,7 @@ def worked_cases(problem: Problem, count: int, rng: random.Random) -> list[TestC
     already counts 1 / 2^n), less what it costs to write. Fewer cases if fewer different inputs were drawn.
     """
     task = task_of(problem)
-    values = _candidates(task.kinds[0], rng)
+    values = _candidates(task.kinds[0], task.composition, rng)
     stages = stages_of(task.composition, values)
     costs = [_cost(one) for one in stages]
     killed = _killed(task.composition, values, [one[-1] for one in stages])
@@ -78,10 +78,21 @@ def _cost(stages: Sequence[Value]) -> int:
     return sum(len(str(stage)) for stage in stages) + TRIVIAL_CHARACTERS * trivial + large
 
 
-def _candidates(kind: Kind, rng: random.Random) -> list[Value]:
+def _candidates(kind: Kind, composition: Composition, rng: random.Random) -> list[Value]:
     """Different inputs: short ones, and the empty one."""
-    drawn = [short_input(kind, rng) for _ in range(CANDIDATES)]
+    named = _named(kind, composition)
+    drawn = [short_input(kind, rng, named) for _ in range(CANDIDATES)]
     return list({str(value): value for value in [*drawn, empty(kind)]}.values())
+
+
+def _named(kind: Kind, composition: Composition) -> list[Value]:
+    """What the clauses name, and the numbers beside it, which tell a bound from the next one."""
+    named = [clause.value for clause in composition if clause.value is not None]
+    numbers = [one + beside for one in named if isinstance(one, int) for beside in (-1, 0, 1)]
+    if kind is Kind.LIST:
+        return [*numbers]
+    letters = [one for one in named if isinstance(one, str) and one.isalpha()]
+    return [*letters, *(str(number) for number in numbers if number in range(10))]
 
 
 def _killed(composition: Composition, values: list[Value], outputs: list[Value]) -> list[set[int]]:

@@ -11,6 +11,7 @@ import enum
 import functools
 import random
 from collections.abc import Sequence
+from typing import Any
 
 Value = list[int] | str | int
 
@@ -22,8 +23,11 @@ SMALLEST, LARGEST = -9, 20
 # Few letters, so that repeats and the letters that operations name (a, b, e) are frequent.
 _ALPHABET = "aabbceeiostxz" + "AABEITZ" + "00112357"
 
-_SHORT_ALPHABET = "aabexE27"
-_SHORT_NUMBERS = (*range(-2, 6), *range(-2, 6), 6, 9, 12)  # 5 and beyond 9: bounds that operations name
+_SHORT_ALPHABET = "aabbE27"
+_SHORT_NUMBERS = range(-3, 6)
+_SHORT_LENGTHS = (2, 3, 3, 4, 4, 5, 6)
+NAMED_SHARE = 0.5
+"""Of short inputs, those of which one element is a value that the program names."""
 
 _LIST_EDGES: tuple[list[int], ...] = (
     [0],
@@ -109,21 +113,22 @@ def random_input(kind: Kind, rng: random.Random) -> Value:
     return "".join(rng.choice(_ALPHABET) for _ in range(rng.randint(0, TEXT_LENGTH)))
 
 
-def short_input(kind: Kind, rng: random.Random) -> Value:
-    """A small input of at least two different elements: two to five small numbers, or characters of few kinds.
+def short_input(kind: Kind, rng: random.Random, named: Sequence[Value] = ()) -> Value:
+    """A small input of at least two different elements: two to six small numbers, or characters of few kinds.
 
     Each of them is seen often in what is learned from such inputs, and so is what can be made of two of them.
+
+    Args:
+      named: numbers or characters, one of which stands in every second input.
     """
     while True:
-        length = rng.choice((2, 3, 3, 4, 4, 5))
-        if kind is Kind.LIST:
-            numbers = rng.choices(_SHORT_NUMBERS, k=length)
-            if len(set(numbers)) > 1:
-                return numbers
-        else:
-            text = "".join(rng.choices(_SHORT_ALPHABET, k=length))
-            if len(set(text)) > 1 and not text.isdigit():
-                return text
+        length = rng.choice(_SHORT_LENGTHS)
+        drawn: list[Any] = rng.choices(_SHORT_NUMBERS if kind is Kind.LIST else _SHORT_ALPHABET, k=length)
+        if named and rng.random() < NAMED_SHARE:
+            drawn[rng.randrange(length)] = rng.choice(named)
+        value = drawn if kind is Kind.LIST else "".join(drawn)
+        if len(set(value)) > 1 and not str(value).isdigit():
+            return value
 
 
 @functools.cache
