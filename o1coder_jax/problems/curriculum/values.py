@@ -119,7 +119,7 @@ def short_input(kind: Kind, rng: random.Random, named: Sequence[Value] = ()) -> 
     Each of them is seen often in what is learned from such inputs, and so is what can be made of two of them.
 
     Args:
-      named: numbers or characters, one of which stands in every second input.
+      named: numbers or characters, one of which stands in a share (`NAMED_SHARE`) of the inputs.
     """
     while True:
         length = rng.choice(_SHORT_LENGTHS)
