@@ -5,8 +5,9 @@ the budgets of `SearchConfig` allow. Best-of-n continues every path by one step;
 its paths and goes on with the best B of what it has, programs included. A path without program is worth 0 unseen; it
 leaves a beam.
 
-Verdicts are asked for in the order of the ranking, until `tree_executions` are spent. By `drawn` each round is judged
-before the next, and so is a beam's; best-of-n with another ranking is judged when all its paths are there.
+Verdicts are asked for in the order of the ranking, until `tree_executions` are spent; a program that the tree has asked
+about before has the same verdict, and costs nothing. By `drawn` each round is judged before the next, and so is a
+beam's; best-of-n with another ranking is judged when all its paths are there.
 
 Random keys derive from (seed, iteration, problem) and the number of the expansion in its tree, and a level is taken in
 when all of it has been drawn: the result does not depend on company or time.
@@ -70,6 +71,8 @@ class Levels:
     verdicts: deque[tuple[Node, Future[Judgement]]] = field(default_factory=deque)
     over: bool = False
     _expansions: int = 0
+    _asked: dict[str, Future[Judgement]] = field(default_factory=dict)
+    _counted: set[Future[Judgement]] = field(default_factory=set)
 
     @property
     def awaited(self) -> list[Future[Judgement]]:
@@ -161,9 +164,12 @@ class Levels:
             node = self.tree.nodes[self.queue.popleft()]
             if node.code is None:
                 node.judge(Tree.NO_PROGRAM, self.config.alpha)
+            elif (known := self._asked.get(node.code)) is not None:
+                self.verdicts.append((node, known))
             elif self._may_judge():
                 self.tree.executions += 1
-                self.verdicts.append((node, self.judge(self.tree.problem, node.code)))
+                self._asked[node.code] = self.judge(self.tree.problem, node.code)
+                self.verdicts.append((node, self._asked[node.code]))
 
     def _may_judge(self) -> bool:
         spent = self.config.tree_executions and self.tree.executions >= self.config.tree_executions
@@ -173,7 +179,9 @@ class Levels:
         """Takes the verdicts that have come, the oldest first."""
         while self.verdicts and self.verdicts[0][1].done():
             node, future = self.verdicts.popleft()
-            self.tree.count(future.result())
+            if future not in self._counted:
+                self._counted.add(future)
+                self.tree.count(future.result())
             node.judge(future.result(), self.config.alpha)
 
     @property

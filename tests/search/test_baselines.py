@@ -70,6 +70,11 @@ def path(tree: Tree, node: Node) -> list[Node]:
     return [tree.nodes[step] for step in tree.path(number(tree, node))]
 
 
+def distinct(nodes: list[Node]) -> list[str]:
+    """Their different programs, in order."""
+    return list(dict.fromkeys(node.code for node in nodes if node.code is not None))
+
+
 def likelihood(tree: Tree, node: Node) -> float:
     steps = path(tree, node)
     return sum(step.log_probability for step in steps) / sum(len(step.tokens) for step in steps)
@@ -103,8 +108,10 @@ def test_best_of_n_judges_every_path_in_the_order_of_drawing(drawn):
         # Two at a time, a level at a time: a path is as old as its first step.
         starts = [i for i, node in enumerate(tree.nodes) if node.parent == 0]
         order = sorted(ends(tree), key=lambda end: starts.index(tree.path(number(tree, end))[0]))
-        assert [node.code for node in order if node.code is not None] == programs[name]
+        assert distinct(order) == programs[name] and tree.executions == len(programs[name])
     assert any(programs.values())
+    repeated = sum(sum(end.code is not None for end in ends(tree)) - tree.executions for tree in trees.values())
+    assert repeated > 0  # paths that came to one program were judged by one verdict
 
 
 def test_values_are_means_of_the_verdicts_below(drawn):
@@ -132,7 +139,7 @@ def test_ranked_best_of_n_spends_its_executions_on_the_best(coder, rater, rankin
     trees, programs = asked(config, coder, rater)
     for name, tree in trees.items():
         order = sorted((end for end in ends(tree) if end.code is not None), key=lambda end: -SCORES[ranking](tree, end))
-        assert programs[name] == [end.code for end in order][:2]
+        assert programs[name] == distinct(order)[:2]
         assert len(ends(tree)) == config.rollouts and tree.executions == len(programs[name])
 
 
@@ -177,7 +184,7 @@ def test_beam_keeps_the_best_of_each_level(coder, rater, ranking):
     for name, tree in trees.items():
         beam, used = beam_oracle(tree, 2, SCORES[ranking])
         assert used == len(tree.nodes)
-        assert programs[name] == [node.code for node in beam]
+        assert programs[name] == distinct(beam)
         judged = {id(node) for node in beam} | {id(node) for node in ends(tree) if node.code is None}
         assert {id(node) for node in tree.nodes if node.reward is not None or node.judgement} == judged
 
@@ -244,9 +251,11 @@ def test_solved_trees_stop_and_executions_are_bounded(coder, config):
     assert {name for name, tree in stopped.items() if tree.solved} == {n for n, t in whole.items() if t.solved}
     assert any(tree.executions < whole[name].executions for name, tree in stopped.items() if tree.solved)
     for tree in stopped.values():
-        assert sum(node.judgement is not None and node.judgement.accepted for node in tree.nodes) <= 1
+        assert len({node.code for node in tree.nodes if node.judgement is not None and node.judgement.accepted}) <= 1
     for tree in grown(dataclasses.replace(config, tree_executions=1), coder).values():
-        assert tree.executions == sum(node.judgement is not None for node in tree.nodes) <= 1
+        assert (
+            tree.executions == len({node.code for node in tree.nodes if node.judgement is not None and node.code}) <= 1
+        )
 
 
 def test_costs_are_counted(coder):
@@ -255,7 +264,8 @@ def test_costs_are_counted(coder):
     assert search.counters.tokens == sum(tree.tokens for tree in trees)
     assert search.counters.kept == sum(len(node.tokens) for tree in trees for node in tree.nodes)
     assert search.counters.executions == sum(tree.executions for tree in trees)
-    unchecked = [n for t in trees for n in t.nodes if n.judgement is not None and not n.judgement.checked]
+    judged = [(t.number, n) for t in trees for n in t.nodes if n.judgement is not None]
+    unchecked = {(number, n.code) for number, n in judged if not n.judgement.checked}
     assert search.counters.infra_errors == len(unchecked)
     assert math.isfinite(sum(node.log_probability for tree in trees for node in tree.nodes))
 
