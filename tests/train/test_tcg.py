@@ -25,10 +25,11 @@ from train.step import sequence_scores
 from train.tcg import TCGConfig, answers, examples, measures, preferences
 from train.tcg.answers import Answers, reward_tests, valid_cases
 from train.tcg.examples import dpo_batch, draws
-from train.tcg.measures import figures_of, kill_rate, random_suite, valid_suite, wrong_programs
+from train.tcg.measures import Field, Share, figures_of, random_suite, valid_suite, wrong_programs
 from train.tcg.stage import balanced
 
 CASES = tuple(TestCase(f"{i}\n", str(i)) for i in range(5))
+NOTHING = Sample((), (), ended=True)
 
 
 def problem(name: str = "a", tests: Sequence[TestCase] = CASES) -> Problem:
@@ -118,9 +119,18 @@ def test_problem_without_a_readable_case_has_no_valid_one():
     assert valid == [[], [True]]
 
 
-def test_cases_that_could_not_be_checked_are_invalid_one_by_one():
-    answers = [Answers(list(CASES[:3]), 0)]
-    assert valid_cases(FakeSandbox(broken=True), [problem()], answers) == [[False, False, False]]  # type: ignore[arg-type]
+def test_cases_that_could_not_be_checked_are_neither_valid_nor_invalid():
+    answers = [Answers(list(CASES[:3]), 1)]
+    valid = valid_cases(FakeSandbox(broken=True), [problem()], answers)  # type: ignore[arg-type]
+    assert valid == [[None, None, None]]
+    assert figures_of([problem()], answers, valid)["validity"] == 0.0  # of the piece that is no case
+    assert figures_of([problem()], answers, [[True, None, False]])["validity"] == 1 / 3
+
+
+def test_marks_by_problem_come_to_the_rate():
+    share = Share([1, 0, 6], [2, 0, 8])
+    assert share.rate == 0.7 and np.mean(share.marks()) == pytest.approx(0.7)
+    assert Share([0], [0]).rate is None and Share([0], [0]).marks() == []
 
 
 def test_figures_count_pieces_that_could_not_be_read():
@@ -147,7 +157,7 @@ def base_writes(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets the programs that the base policy writes."""
 
     def write(*codes: str | None) -> None:
-        drawn = [[types.SimpleNamespace(code=code)] for code in codes]
+        drawn = [[types.SimpleNamespace(code=code, sample=NOTHING)] for code in codes]
         monkeypatch.setattr(measures, "sample_programs", lambda *arguments, **options: drawn)
 
     return write
@@ -156,9 +166,15 @@ def base_writes(monkeypatch: pytest.MonkeyPatch) -> Any:
 def rate(read: list[Answers], valid: list[list[bool]], *, broken: bool = False) -> tuple[float | None, int]:
     problems = [problem(str(number)) for number in range(len(read))]
     session: Any = FakeSandbox(broken)
-    wrong = wrong_programs(session, problems)
-    suites = [valid_suite(a, fine, 2) for a, fine in zip(read, valid, strict=True)]
-    return kill_rate(session, problems, wrong, suites), sum(map(len, wrong))
+    field = Field(problems, wrong_programs(session, problems)[0], [])
+    killed = field.killed(session, [valid_suite(a, fine, 2) for a, fine in zip(read, valid, strict=True)])
+    return killed.rate, sum(killed.of)
+
+
+def test_programs_that_could_not_be_checked_are_not_counted_among_the_killed():
+    sandbox: Any = FakeSandbox(broken=True)
+    killed = Field([problem(), problem("b")], [["1", "2"], ["1"]], []).killed(sandbox, [[CASES[1]], []])
+    assert (killed.counts, killed.of) == ([0, 0], [0, 1])  # no tests reject nothing
 
 
 def test_kill_rate_is_over_wrong_programs(base_writes: Any):
@@ -182,10 +198,10 @@ def test_an_invalid_case_takes_its_place_among_the_first():
 
 
 def test_programs_that_repeat_count_once(base_writes: Any, monkeypatch: pytest.MonkeyPatch):
-    drawn = [[types.SimpleNamespace(code=code) for code in ("1", "2", "1", None)]]
+    drawn = [[types.SimpleNamespace(code=code, sample=NOTHING) for code in ("1", "2", "1", None)]]
     monkeypatch.setattr(measures, "sample_programs", lambda *arguments, **options: drawn)
     session: Any = FakeSandbox()
-    assert wrong_programs(session, [problem()]) == [["1", "2"]]
+    assert wrong_programs(session, [problem()])[0] == [["1", "2"]]
 
 
 def test_programs_that_could_not_be_checked_are_not_wrong(base_writes: Any):
@@ -287,7 +303,7 @@ def test_answers_whose_valid_tests_reject_wrong_programs_win(monkeypatch: pytest
         [sample("in: 2\nout: 0<END>")] * 4,
     ]
     monkeypatch.setattr(preferences, "sampled", lambda *arguments, **options: drawn)
-    monkeypatch.setattr(preferences, "wrong_programs", lambda *arguments: [["1"], ["1"]])
+    monkeypatch.setattr(preferences, "wrong_programs", lambda *arguments: ([["1"], ["1"]], 0))
     session: Any = Generator()
     problems = [Problem(name, "s", Form.STDIN, CASES, solutions=("9",)) for name in "ab"]
     [(best, worst)], _ = preferences.coevolution_pairs(session, None, problems)

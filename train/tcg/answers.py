@@ -8,7 +8,7 @@ from typing import Any
 
 from o1coder_jax import tcg
 from o1coder_jax.generate import Sample, generate
-from o1coder_jax.records import Problem, TestCase
+from o1coder_jax.records import Problem, TestCase, Verdict
 from o1coder_jax.sampling import SamplingConfig
 from o1coder_jax.steps import END, STEP_END
 from sandbox.pool import Submission
@@ -87,18 +87,19 @@ def completed(
     return cases, sum(len(sample.tokens) for (sample,) in samples)
 
 
-def valid_cases(session: Session, problems: Sequence[Problem], answers: Sequence[Answers]) -> list[list[bool]]:
-    """Whether the reference program passes each generated case. A case that could not be checked counts as invalid."""
+def valid_cases(session: Session, problems: Sequence[Problem], answers: Sequence[Answers]) -> list[list[bool | None]]:
+    """Whether the reference program passes each generated case; None where that could not be checked."""
     submissions = [
         Submission(f"tcg:{problem.id}", problem.solutions[0], tuple(a.cases), problem.fn_name, problem.compare)
         for problem, a in zip(problems, answers, strict=True)
     ]
     judgements = session.judging.submit_all([one if one.tests else None for one in submissions]).result()
-    out = []
+    out: list[list[bool | None]] = []
     for submission, judgement in zip(submissions, judgements, strict=True):
-        judged = [result.verdict == "accepted" for result in judgement.tests] if judgement is not None else []
-        # A judgement that failed as a whole has one result for all tests.
-        out.append(judged if len(judged) == len(submission.tests) else [False] * len(submission.tests))
+        verdicts = [result.verdict for result in judgement.tests] if judgement is not None else []
+        if len(verdicts) != len(submission.tests):  # a judgement that failed as a whole has one result for all tests
+            verdicts = verdicts[:1] * len(submission.tests)
+        out.append([None if one is Verdict.INFRA_ERROR else one is Verdict.ACCEPTED for one in verdicts])
     return out
 
 

@@ -35,12 +35,42 @@ REPORTED = (
 
 
 @dataclass(frozen=True)
+class Share:
+    """So many of so many, by problem."""
+
+    counts: list[int]
+    of: list[int]
+
+    @classmethod
+    def valid(cls, answers: Sequence[Answers], valid: Sequence[Sequence[bool | None]]) -> Share:
+        """Of the pieces of answers, unreadable ones included, those that are valid; unchecked ones are left out."""
+        return cls(
+            [sum(v is True for v in own) for own in valid],
+            [sum(v is not None for v in own) + a.malformed for own, a in zip(valid, answers, strict=True)],
+        )
+
+    @property
+    def rate(self) -> float | None:
+        """All of all."""
+        return sum(self.counts) / sum(self.of) if sum(self.of) else None
+
+    def marks(self) -> list[float]:
+        """A mark for each problem, so that their mean is `rate`: counts over the mean number that they are of."""
+        mean = sum(self.of) / max(len(self.of), 1)
+        return [count / mean for count in self.counts] if mean else []
+
+
+@dataclass(frozen=True)
 class Field:
-    """What a generator is measured against: judged problems, wrong programs for each, and random tests of each."""
+    """What a generator is measured against: judged problems, wrong programs for each, and random tests of each.
+
+    `tokens` were generated for the programs.
+    """
 
     problems: list[Problem]
     wrong: list[list[str]]
     random_suites: list[list[TestCase]]
+    tokens: int = 0
 
     @classmethod
     def of(cls, session: Session) -> Field:
@@ -48,7 +78,15 @@ class Field:
         problems = session.parts.heldout[: config.tcg.judged_problems]
         rng = random.Random(f"{config.seed} random tests")
         suites = [random_suite(problem, config.tcg.suite, rng) for problem in problems]
-        return cls(problems, wrong_programs(session, problems), suites)
+        wrong, tokens = wrong_programs(session, problems)
+        return cls(problems, wrong, suites, tokens)
+
+    def killed(self, session: Session, suites: Sequence[Sequence[TestCase]]) -> Share:
+        """Of the wrong programs, those that these tests reject."""
+        verdicts = kills(session, self.problems, self.wrong, suites)
+        return Share(
+            [sum(v is True for v in own) for own in verdicts], [sum(v is not None for v in own) for own in verdicts]
+        )
 
 
 def random_suite(problem: Problem, count: int, rng: random.Random) -> list[TestCase]:
@@ -58,31 +96,27 @@ def random_suite(problem: Problem, count: int, rng: random.Random) -> list[TestC
     return rng.sample(problem.tests, min(count, len(problem.tests)))
 
 
-def wrong_programs(session: Session, problems: Sequence[Problem]) -> list[list[str]]:
-    """Different programs of the base policy that fail the hidden tests, for each problem."""
+def wrong_programs(session: Session, problems: Sequence[Problem]) -> tuple[list[list[str]], int]:
+    """Different programs of the base policy that fail the hidden tests, for each problem; and the tokens they took."""
     policy = session.load_policy(policy_name(0))
     drawn = sample_programs(session, policy, problems, samples=session.config.tcg.wrong_samples, salt=7)
     codes = [sorted({one.code for one in of if one.code is not None}) for of in drawn]
     flat = [(problem, code) for problem, own in zip(problems, codes, strict=True) for code in own]
     verdicts = iter(session.judge_all(flat, hidden=True))
-    return [
+    wrong = [
         [code for code, v in [(code, next(verdicts)) for code in own] if v is not None and v.checked and not v.accepted]
         for own in codes
     ]
-
-
-def kill_rate(
-    session: Session, problems: Sequence[Problem], wrong: Sequence[Sequence[str]], suites: Sequence[Sequence[TestCase]]
-) -> float | None:
-    """Share of the wrong programs that these tests reject; a problem without tests rejects none."""
-    killed = kills(session, problems, wrong, suites)
-    return sum(map(sum, killed)) / count if (count := sum(map(len, killed))) else None
+    return wrong, sum(len(one.sample.tokens) for of in drawn for one in of)
 
 
 def kills(
     session: Session, problems: Sequence[Problem], wrong: Sequence[Sequence[str]], suites: Sequence[Sequence[TestCase]]
-) -> list[list[bool]]:
-    """Whether a problem's tests reject each of its wrong programs."""
+) -> list[list[bool | None]]:
+    """Whether a problem's tests reject each of its wrong programs, None where that could not be checked.
+
+    A problem without tests rejects none.
+    """
     submissions = [
         Submission(f"kill:{problem.id}", code, tuple(suite), problem.fn_name, problem.compare, stop_at_failure=True)
         if suite
@@ -91,43 +125,46 @@ def kills(
         for code in codes
     ]
     verdicts = iter(session.judging.submit_all(submissions).result())
-    out = []
-    for codes in wrong:
+    out: list[list[bool | None]] = []
+    for codes, suite in zip(wrong, suites, strict=True):
         own = [next(verdicts) for _ in codes]
-        out.append([verdict is not None and verdict.checked and not verdict.accepted for verdict in own])
+        out.append(
+            [(not v.accepted if v.checked else None) if v is not None else (None if suite else False) for v in own]
+        )
     return out
 
 
-def valid_suite(answers: Answers, valid: Sequence[bool], count: int) -> list[TestCase]:
+def valid_suite(answers: Answers, valid: Sequence[bool | None], count: int) -> list[TestCase]:
     """The valid ones among the first `count` different tests."""
     fine = {id(case) for case, good in zip(answers.cases, valid, strict=True) if good}
     return [case for case in tcg.distinct(answers.cases)[:count] if id(case) in fine]
 
 
 def figures_of(
-    problems: Sequence[Problem], answers: Sequence[Answers], valid: Sequence[Sequence[bool]]
+    problems: Sequence[Problem], answers: Sequence[Answers], valid: Sequence[Sequence[bool | None]]
 ) -> dict[str, float | None]:
     """Figures that need no program but the reference.
 
     Returns:
-      `validity`: share of all pieces, unreadable ones included, that are cases which the reference passes;
-      `malformed`: share of unreadable pieces; `input_characters`: mean length of an input's text; `distinct`: share of
-      different inputs among a problem's cases; `trivial`: share of inputs without two different elements.
+      `validity`: share of all pieces, unreadable ones included, that are cases which the reference passes; those that
+      could not be checked are left out; `malformed`: share of unreadable pieces; `input_characters`: mean length of an
+      input's text; `distinct`: share of different inputs among a problem's cases; `trivial`: share of inputs without
+      two different elements.
     """
     inputs = [(p, case.input) for p, a in zip(problems, answers, strict=True) for case in a.cases]
-    pieces = len(inputs) + (malformed := sum(a.malformed for a in answers))
+    malformed = sum(a.malformed for a in answers)
     different = sum(len(tcg.distinct(a.cases)) for a in answers)
-
-    def share(count: float, of: int) -> float | None:
-        return count / of if of else None
-
     return {
-        "validity": share(sum(map(sum, valid)), pieces),
-        "malformed": share(malformed, pieces),
-        "input_characters": share(sum(len(_text(one)) for _, one in inputs), len(inputs)),
-        "distinct": share(different, len(inputs)),
-        "trivial": share(sum(tcg.trivial(one, p.form) for p, one in inputs), len(inputs)),
+        "validity": Share.valid(answers, valid).rate,
+        "malformed": _share(malformed, len(inputs) + malformed),
+        "input_characters": _share(sum(len(_text(one)) for _, one in inputs), len(inputs)),
+        "distinct": _share(different, len(inputs)),
+        "trivial": _share(sum(tcg.trivial(one, p.form) for p, one in inputs), len(inputs)),
     }
+
+
+def _share(count: float, of: int) -> float | None:
+    return count / of if of else None
 
 
 def _text(case_input: Any) -> str:
@@ -149,21 +186,27 @@ def output_accuracy(session: Session, weights: Any, problems: Sequence[Problem])
     if not asked:
         return None, 0
     cases, tokens = completed(session, weights, asked, inputs, salt=10)
-    valid = valid_cases(session, asked, [Answers([case] if case else [], case is None) for case in cases])
-    return sum(map(sum, valid)) / len(asked), tokens
+    answers = [Answers([case] if case else [], case is None) for case in cases]
+    return Share.valid(answers, valid_cases(session, asked, answers)).rate, tokens
 
 
-def measure(session: Session, weights: Any, field: Field) -> tuple[dict[str, float | None], int]:
-    """All figures of one generator: those of `figures_of`, `output_accuracy` and `kill_rate`.
+@dataclass(frozen=True)
+class Measured:
+    """What a generator came to: its figures, the shares behind two of them by problem, and the tokens it wrote."""
 
-    Returns:
-      The figures, and the tokens that were generated.
-    """
+    figures: dict[str, float | None]
+    validity: Share
+    killed: Share
+    tokens: int
+
+
+def measure(session: Session, weights: Any, field: Field) -> Measured:
+    """All figures of one generator: those of `figures_of`, `output_accuracy` and `kill_rate`."""
     config = session.config.tcg
     answers, tokens = generated(session, weights, field.problems, answers=config.answers, salt=6)
     valid = valid_cases(session, field.problems, answers)
     figures = figures_of(field.problems, answers, valid)
     figures["output_accuracy"], more = output_accuracy(session, weights, field.problems)
-    suites = [valid_suite(a, fine, config.suite) for a, fine in zip(answers, valid, strict=True)]
-    figures["kill_rate"] = kill_rate(session, field.problems, field.wrong, suites)
-    return figures, tokens + more
+    killed = field.killed(session, [valid_suite(a, fine, config.suite) for a, fine in zip(answers, valid, strict=True)])
+    figures["kill_rate"] = killed.rate
+    return Measured(figures, Share.valid(answers, valid), killed, tokens + more)

@@ -40,7 +40,7 @@ def corrected_pairs(session: Session, weights: Any, problems: Sequence[Problem])
     pairs = []
     for problem, (sample,), a, fine, cases in zip(problems, samples, answers, valid, right, strict=True):
         whole = sample.ended and not a.malformed and len(cases) == len(a.cases)
-        if whole and not all(fine) and readable(session, problem, cases):
+        if whole and None not in fine and not all(fine) and readable(session, problem, cases):
             asked, better = prompt(session, problem), answer(session, problem, cases)
             pairs.append(from_difference(asked, better, sample.tokens, session.config.tcg.corrected_tokens))
     return pairs, sum(len(sample.tokens) for (sample,) in samples)
@@ -90,9 +90,13 @@ def compared_pairs(session: Session, weights: Any, problems: Sequence[Problem]) 
         verdicts = iter(valid)
         right, wrong = [], []
         for tokens, case in zip(of, read_as, strict=True):
-            if case is None or not next(verdicts):
+            if case is None:
                 wrong.append(tokens)
-            elif not tcg.trivial(case.input, problem.form):
+                continue
+            good = next(verdicts)
+            if good is False:
+                wrong.append(tokens)
+            elif good and not tcg.trivial(case.input, problem.form):
                 right.append(tokens)
         asked = prompt(session, problem)
         pairs += [(example(asked, better), example(asked, worse)) for better, worse in zip(right, wrong, strict=False)]
@@ -123,32 +127,39 @@ def coevolution_pairs(session: Session, weights: Any, problems: Sequence[Problem
     samples = sampled(session, weights, problems, answers=RIVALS, salt=12)
     flat = [problem for problem in problems for _ in range(RIVALS)]
     answers = [read(session, p, [s]) for p, drawn in zip(problems, samples, strict=True) for s in drawn]
-    wrong = [codes for codes in wrong_programs(session, problems) for _ in range(RIVALS)]
+    found, tokens = wrong_programs(session, problems)
+    wrong = [codes for codes in found for _ in range(RIVALS)]
     scored = scores(session, flat, answers, wrong)
     pairs = []
     for place, (problem, drawn) in enumerate(zip(problems, samples, strict=True)):
-        own = scored[place * RIVALS : (place + 1) * RIVALS]
+        own = [one for one in scored[place * RIVALS : (place + 1) * RIVALS] if one is not None]
+        if len(own) < RIVALS:
+            continue
         best, worst = (own.index(find(own)) for find in (max, min))
         if own[best] > own[worst] and drawn[best].ended:
             asked = prompt(session, problem)
             pairs.append((example(asked, drawn[best].tokens), example(asked, drawn[worst].tokens)))
-    return pairs, sum(len(sample.tokens) for drawn in samples for sample in drawn)
+    return pairs, tokens + sum(len(sample.tokens) for drawn in samples for sample in drawn)
 
 
 def scores(
     session: Session, problems: Sequence[Problem], answers: Sequence[Answers], wrong: Sequence[Sequence[str]]
-) -> list[float]:
+) -> list[float | None]:
     """How good each answer's tests are: the share of valid ones, plus the share of wrong programs that these reject.
 
-    A program that could not be checked is taken as not rejected; without wrong programs validity alone counts.
+    Without wrong programs validity alone counts. None where some of it could not be checked.
     """
     valid = valid_cases(session, problems, answers)
     suites = [
         [case for case, good in zip(a.cases, fine, strict=True) if good] for a, fine in zip(answers, valid, strict=True)
     ]
     killed = kills(session, problems, wrong, suites)
-    out = []
+    out: list[float | None] = []
     for a, fine, dead in zip(answers, valid, killed, strict=True):
         pieces = len(a.cases) + a.malformed
-        out.append(sum(fine) / max(pieces, 1) + sum(dead) / max(len(dead), 1))
+        known = [one for one in (*fine, *dead) if one is not None]
+        checked = len(known) == len(fine) + len(dead)
+        out.append(
+            sum(map(bool, fine)) / max(pieces, 1) + sum(map(bool, dead)) / max(len(dead), 1) if checked else None
+        )
     return out

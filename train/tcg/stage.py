@@ -16,7 +16,7 @@ from train.session import Session, policy_name, reporter
 from train.step import Objective, Trainer, fit, sequence_scores
 from train.tcg.answers import reward_tests
 from train.tcg.examples import Pair, dpo_batch, sft_examples, shuffled_pairs
-from train.tcg.measures import Field, kill_rate, measure
+from train.tcg.measures import Field, measure
 from train.tcg.preferences import coevolution_pairs, compared_pairs, corrected_pairs
 
 LENGTH_MULTIPLE = 32  # of the rows of DPO's batches
@@ -35,8 +35,8 @@ def run(session: Session) -> None:
         session.save_model("tcg-sft", after_sft, start)
         field = Field.of(session)
         _, sampler = session.sampler(start.graph, after_sft)
-        figures, tokens = measure(session, sampler, field)
-        stage.result |= (told := {f"{name}_sft": value for name, value in figures.items()})
+        found = measure(session, sampler, field)
+        stage.result |= (told := {f"{name}_sft": value for name, value in found.figures.items()})
         stage.log(config.sft_updates, **told)
 
         pairs, more = preference_pairs(session, stage, sampler, problems, rng)
@@ -45,18 +45,18 @@ def run(session: Session) -> None:
             after_dpo = preferring(session, stage, start, after_sft, pairs)
             _, sampler = session.sampler(start.graph, after_dpo)
         stage.result["weights"] = session.save_model("tcg", after_dpo, start)
-        figures, used = measure(session, sampler, field)
-        stage.result |= {f"{name}_dpo": value for name, value in figures.items()}
+        then = measure(session, sampler, field)
+        stage.result |= {f"{name}_dpo": value for name, value in then.figures.items()}
         stage.result |= {
-            "kill_rate": figures["kill_rate"],
-            "kill_rate_random": kill_rate(session, field.problems, field.wrong, field.random_suites),
+            "kill_rate": then.figures["kill_rate"],
+            "kill_rate_random": field.killed(session, field.random_suites).rate,
             "wrong_programs": sum(map(len, field.wrong)),
         }
         rows, last = reward_tests(session, sampler, session.parts.selfplay)
         stage.append_shared("tests.jsonl", rows)
         stage.result |= {
             "problems_with_tests": sum(bool(row["tests"]) for row in rows),
-            "tokens_generated": tokens + more + used + last,
+            "tokens_generated": field.tokens + found.tokens + more + then.tokens + last,
         }
         stage.result |= session.judging.costs()
         stage.log(config.dpo_updates, sync_seconds=session.sync_seconds())
@@ -140,6 +140,7 @@ def preferring(session: Session, stage: Stage, start: Model, after_sft: Any, pai
         session.mesh,
         updates=config.dpo_updates,
         seed=seed + 1,
+        dropout=False,  # as the reference
     )
     own = session.own_slice(2 * config.dpo_pairs)
     longest = max(len(one["tokens"]) for pair in pairs for one in pair)
