@@ -5,7 +5,7 @@ N paths, S places of a padded row. What concerns single groups is NumPy, for gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,9 @@ def step_advantages(
     ]
 
 
-def tree_advantages(paths: Sequence[Sequence[int]], rewards: Sequence[float]) -> list[list[float]]:
+def tree_advantages(
+    paths: Sequence[Sequence[int]], rewards: Sequence[float], weights: Sequence[float]
+) -> list[list[float]]:
     """Advantages of the steps of a tree (TreeRL, arXiv 2506.11902).
 
     A(n) = ((V(n) - V(root)) + (V(n) - V(parent of n))) / sqrt(L(n)), where V(n) is the mean reward of the paths through
@@ -76,16 +78,24 @@ def tree_advantages(paths: Sequence[Sequence[int]], rewards: Sequence[float]) ->
     Args:
       paths: the nodes of each path, from below the root to a leaf.
       rewards: of each path.
+      weights: of each path in a mean. Samples weigh alike; where a tree finds each path once, however likely it is,
+        the policy's probabilities of them make V an estimate for the policy.
 
     Returns:
       For each path one advantage per node.
     """
-    through: dict[int, list[float]] = {}
-    for path, reward in zip(paths, rewards, strict=True):
+    through: dict[int, list[tuple[float, float]]] = {}
+    for path, reward, weight in zip(paths, rewards, weights, strict=True):
         for node in path:
-            through.setdefault(node, []).append(reward)
-    value = {node: sum(own) / len(own) for node, own in through.items()}
-    root = sum(rewards) / max(len(rewards), 1)
+            through.setdefault(node, []).append((reward, weight))
+
+    def mean(own: Iterable[tuple[float, float]]) -> float:
+        known = list(own)
+        total = sum(weight for _, weight in known)
+        return sum(reward * weight for reward, weight in known) / total if total else 0.0
+
+    value = {node: mean(own) for node, own in through.items()}
+    root = mean(zip(rewards, weights, strict=True))
     return [
         [
             (2 * value[node] - root - (value[before] if before is not None else root)) / len(through[node]) ** 0.5

@@ -92,14 +92,23 @@ def dpo(model: Transformer, batch: Batch, *, beta: float, sft_weight: float) -> 
     Rows 2i and 2i + 1 are a chosen and a rejected sequence; `reference` (B,) holds log ref of each; `valid` (B,)
     is 0 for padding pairs. `sft_weight` adds that share of the chosen sequence's loss per token, which keeps its
     probability from falling along with the rejected one's.
+
+    The metric `kl` is the mean of log ref - log pi per token of both: KL(ref || pi) where the reference wrote them.
     """
-    score = sequence_scores(model, batch)
+    picked, entropy = token_scores(model, batch)
+    score = jnp.sum(jnp.where(batch["weight"] > 0, picked, 0.0), axis=-1)
     gain = (score - batch["reference"]).reshape(-1, 2)
     margin = beta * (gain[:, 0] - gain[:, 1])
     chosen_tokens = jnp.sum(batch["weight"], axis=-1).reshape(-1, 2)[:, 0]
     chosen_loss = -score.reshape(-1, 2)[:, 0] / jnp.maximum(chosen_tokens, 1)
     loss = pair_mean(batch, -jax.nn.log_sigmoid(margin) + sft_weight * chosen_loss)
-    return loss, {"margin": pair_mean(batch, margin), "accuracy": pair_mean(batch, (margin > 0) * 1.0)}
+    tokens = batch.get("weight_total", jnp.sum(batch["weight"]))
+    return loss, {
+        "margin": pair_mean(batch, margin),
+        "accuracy": pair_mean(batch, (margin > 0) * 1.0),
+        "kl": jnp.sum(jnp.where(batch["valid"] > 0, batch["reference"] - score, 0.0)) / jnp.maximum(tokens, 1e-8),
+        "entropy": token_mean(batch, entropy),
+    }
 
 
 def prm_pointwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:

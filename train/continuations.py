@@ -48,7 +48,10 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Continued:
-    """What became of a prefix: for each continuation whether it passed, None where that could not be checked."""
+    """What became of a prefix: for each continuation whether it passed, None where that could not be checked.
+
+    `tokens` were generated for all of them.
+    """
 
     problem_id: str
     iteration: int
@@ -56,6 +59,7 @@ class Continued:
     node: int
     policy: str
     outcomes: tuple[bool | None, ...]
+    tokens: int = 0
 
     @property
     def place(self) -> Place:
@@ -171,7 +175,13 @@ class Continuing:
 
     def _chunk(self, prefixes: Sequence[Prefix], number: int) -> list[Continued]:
         return [
-            Continued(prefix.problem_id, *prefix.place, self.policy.fingerprint, tuple(one.passed for one in answers))
+            Continued(
+                prefix.problem_id,
+                *prefix.place,
+                self.policy.fingerprint,
+                tuple(one.passed for one in answers),
+                sum(len(one.sample.tokens) for one in answers),
+            )
             for prefix, answers in zip(prefixes, self.answers(prefixes, SALT + number), strict=True)
         ]
 

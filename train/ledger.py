@@ -168,19 +168,32 @@ def of_tree(tree: Tree, iteration: int) -> Tally:
     if not checked:
         return Tally(tree.problem.id, iteration, "search", 0, 0)
     scores = [sum(tree.nodes[step].log_probability for step in tree.path(end)) for end in checked]
-    weights = [math.exp(score - max(scores)) for score in scores]
-    right = [weight for end, weight in zip(checked, weights, strict=True) if _accepted(tree.nodes[end])]
-    return Tally(tree.problem.id, iteration, "search", round(len(checked) * sum(right) / sum(weights)), len(checked))
+    marks = [
+        (float(_accepted(tree.nodes[end])), math.exp(s - max(scores))) for end, s in zip(checked, scores, strict=True)
+    ]
+    return Tally(tree.problem.id, iteration, "search", _as_samples(marks), len(checked))
 
 
 def _accepted(node: Node) -> bool:
     return node.judgement is not None and node.judgement.accepted
 
 
-def of_groups(problems: Sequence[Problem], marks: Iterable[Sequence[float | None]], iteration: int) -> list[Tally]:
-    """RL's groups, one for each problem: R of each path, None where it could not be checked."""
-    checked = [[mark for mark in group if mark is not None] for group in marks]
-    return [
-        Tally(problem.id, iteration, "rl", int(sum(group)), len(group))
-        for problem, group in zip(problems, checked, strict=True)
-    ]
+def of_groups(
+    problems: Sequence[Problem],
+    marks: Iterable[Sequence[float | None]],
+    weights: Iterable[Sequence[float]],
+    iteration: int,
+) -> list[Tally]:
+    """RL's groups, one for each problem: R of each path, None where it could not be checked; and what each weighs."""
+    found = []
+    for problem, group, weighed in zip(problems, marks, weights, strict=True):
+        checked = [(mark, weight) for mark, weight in zip(group, weighed, strict=True) if mark is not None]
+        right = _as_samples(checked)
+        found.append(Tally(problem.id, iteration, "rl", right, len(checked)))
+    return found
+
+
+def _as_samples(checked: Sequence[tuple[float, float]]) -> int:
+    """How many of so many samples would be right, from marks and weights of paths that need not be samples."""
+    total = sum(weight for _, weight in checked)
+    return round(len(checked) * sum(mark * weight for mark, weight in checked) / total) if total else 0

@@ -70,6 +70,12 @@ def drawn_paths(
     return done_in_chunks(prefixes, CHUNK_PREFIXES, chunk, path=path, key=key, read=ProcessRecord.from_json, tell=tell)
 
 
+def drawn_tokens(records: Iterable[ProcessRecord]) -> int:
+    """Tokens of the whole steps of all answers that the paths stand for."""
+    steps = {(one.tree, step.node): len(step.tokens) * step.visits for one in records for step in one.steps}
+    return sum(steps.values())
+
+
 def paths_of(prefix: Prefix, answers: Sequence[Answer], vocabulary: Vocabulary, stops: Stops) -> list[ProcessRecord]:
     """The different paths among the answers to a prompt; a step's value is the share of those through it that passed.
 

@@ -61,6 +61,8 @@ def by_passes(records: Sequence[ProcessRecord]) -> list[ProcessRecord]:
     passed: dict[Place, int] = {}
     ended: dict[Place, int] = {}
     for record in records:
+        if not record.ended:  # a leaf that the reward model rated in place of a rollout
+            continue
         visits = record.steps[-1].visits
         for step in record.steps:
             place = (record.iteration, record.tree, step.node)
@@ -69,7 +71,7 @@ def by_passes(records: Sequence[ProcessRecord]) -> list[ProcessRecord]:
 
     def label(record: ProcessRecord, step: StepRecord) -> StepRecord:
         place = (record.iteration, record.tree, step.node)
-        if step.value is None or not ended[place]:
+        if step.value is None or not ended.get(place):
             return dataclasses.replace(step, value=None, visits=0)
         return dataclasses.replace(step, value=passed[place] / ended[place], visits=ended[place])
 

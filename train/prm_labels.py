@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from o1coder_jax.records import ProcessRecord
 from train.continuations import Continued, Continuing, Place, prefixes_of, whole_problems
-from train.prm_drawn import drawn_paths, roots
+from train.prm_drawn import drawn_paths, drawn_tokens, roots
 from train.prm_examples import held_out, is_held_out
 from train.process import distinct, recent
 from train.run import Stage
@@ -37,6 +37,7 @@ def continued_steps(
         new = drawing.run(wanted, stage.underway(CONTINUATIONS), bar.advance)
     stage.append_shared(CONTINUATIONS, new)
     stage.result["continued"] = len(new)
+    _count(stage, sum(one.tokens for one in new))
     return found | {one.place: one for one in new}
 
 
@@ -70,8 +71,13 @@ def drawn_steps(
                 new = drawn_paths(drawer(session, iteration, count), prefixes, path, session.config.name, bar.advance)
             stage.append_shared(DRAWN, new)
             stage.result["drawn"] = stage.result.get("drawn", 0) + count * len(prefixes)
+            _count(stage, drawn_tokens(new))
             found += new
     return distinct(recent(found, iteration, config.max_age))
+
+
+def _count(stage: Stage, tokens: int) -> None:
+    stage.result["tokens_generated"] = stage.result.get("tokens_generated", 0) + tokens
 
 
 def drawer(session: Session, iteration: int, count: int) -> Continuing:

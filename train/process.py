@@ -20,10 +20,16 @@ def read_process(session: Session, iteration: int, max_age: int) -> list[Process
 
 
 def current(records: Iterable[ProcessRecord]) -> list[ProcessRecord]:
-    """Of each tree the records with its last labels: those that name the tests of its last record."""
+    """Of each tree the records with its last labels: those behind the last change of the tests that they name."""
+    last: dict[tuple[int, int], list[ProcessRecord]] = {}
     known = list(records)
-    tests = {(record.iteration, record.tree): record.tests for record in known}
-    return [record for record in known if record.tests == tests[record.iteration, record.tree]]
+    for record in known:
+        own = last.setdefault((record.iteration, record.tree), [])
+        if own and own[-1].tests != record.tests:
+            own.clear()
+        own.append(record)
+    kept = {id(record) for own in last.values() for record in own}
+    return [record for record in known if id(record) in kept]
 
 
 def recent(records: Iterable[ProcessRecord], iteration: int, max_age: int) -> list[ProcessRecord]:

@@ -147,6 +147,8 @@ def test_dpo_by_hand(model, pair_batch, plain):
     close(loss, (-np.log(sigmoid(margin)) + share * per_token).mean())
     close(metrics["margin"], margin.mean())
     close(metrics["accuracy"], (margin > 0).mean())
+    close(metrics["kl"], -gain.sum() / pair_batch["weight"].sum())
+    close(metrics["entropy"], masked_mean(plain["entropy"], pair_batch["weight"]))
 
 
 def test_dpo_starts_at_log_two(model, pair_batch, plain):

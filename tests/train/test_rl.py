@@ -111,6 +111,16 @@ def test_cut_off_end_earns_nothing():
     assert cut.credits == pytest.approx([0.225, 0.2025, 0.0]) and cut.lengths == [1, 1, 1]
 
 
+@pytest.mark.parametrize("form", ["phi", "min"])
+def test_not_to_finish_a_step_never_pays(form):
+    """Whatever the step that is cut off would have been rated, the path earns no more without its end."""
+    config = RLConfig(process=form)
+    cut = rounds.credited(path([5, 6, 7], [0.0] * 3), [0.8, 0.7], config, 0.8)
+    for rated in (0.0, 0.05, 0.9):
+        whole = rounds.credited(path([5, 6, 7], [0.0] * 3), [0.8, 0.7, rated], config, 0.8)
+        assert cut.reward <= whole.reward and cut.process <= whole.process
+
+
 def test_figures_leave_out_what_could_not_be_checked():
     found = figures(groups_of([[1.0, 0.0, 7.0]], [[True, True, False]]))
     assert found["reward"] == 0.5 and found["outcome"] == 0.5 and found["masked"] == 1
@@ -203,7 +213,7 @@ def round_of(monkeypatch: pytest.MonkeyPatch) -> Any:
         def rate(sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
             return [np.arange(len(s)) / 100 for s in sequences]
 
-        return sampled_groups(session, policy, rate, problems, tests, weight, 0)
+        return sampled_groups(session, policy, rate, problems, tests, weight, 0)[0]
 
     return make
 

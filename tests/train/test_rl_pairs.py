@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.policy_losses import ClipConfig
 from o1coder_jax.records import Verdict
 from o1coder_jax.rewards import PhiConfig
 from tests.train.rl_world import SCORERS, groups_of
 from tests.train.world import opened, record, results
 from train import rl
 from train.rl import RLConfig
-from train.rl.config import DPOConfig
+from train.rl.config import DPOConfig, LossConfig
 from train.rl.dpo import StoredPairs, lesson, path_pairs, sampled_pairs, step_pairs
 from train.rl.lessons import Scorers, minibatches
 
@@ -78,6 +79,14 @@ def test_stored_pairs_are_drawn_anew(pairs: Any):
     assert len({token for one in rounds for token, _ in one}) == 8
 
 
+def test_a_leaf_that_has_not_ended_is_neither_right_nor_wrong():
+    one, other = (record("a", [([10 + i], 0.5)], tree=1, nodes=[1 + i]) for i in range(2))
+    right = dataclasses.replace(one, verdict=Verdict.ACCEPTED)
+    wrong = dataclasses.replace(other, verdict=Verdict.WRONG_ANSWER)
+    assert len(path_pairs([right, wrong], random.Random(0))) == 1
+    assert path_pairs([right, dataclasses.replace(wrong, ended="", verdict=None)], random.Random(0)) == []
+
+
 def test_reference_is_the_policy_as_it_is_now():
     found = lesson(sampled_pairs(groups_of([[1.0, 0.0]]), 0.1), Scorers(SCORERS.policy, None))
     assert [one["reference"].tolist() for one in found.units[0]] == [[-0.5] * 4] * 2
@@ -117,6 +126,11 @@ def test_stage_learns_from_pairs(wee: Path, runs: Path, pairs: Any):
         ({"algorithm": "dpo", "minibatch": 5}, "minibatch is 5"),
         ({"algorithm": "dpo", "advantages": "steps"}, "leave rl.advantages steps"),
         ({"algorithm": "dpo", "mismatch": "truncated"}, "rl.mismatch truncated out"),
+        ({"algorithm": "dpo", "loss": LossConfig(cispo=True)}, "in whose loss rl.loss and rl.clip have no part"),
+        ({"algorithm": "dpo", "clip": ClipConfig(high=1.0)}, "in whose loss rl.loss and rl.clip have no part"),
+        ({"algorithm": "dpo", "dpo": {"pairs": "paths"}, "process": "min"}, "in which rl.process min has no part"),
+        ({"algorithm": "ppo", "loss": LossConfig(deviation=True)}, "are of grpo"),
+        ({"algorithm": "ppo", "loss": LossConfig(drop_equal=False)}, "are of grpo"),
         ({"algorithm": "ppo", "advantages": "tree"}, "ppo does not know"),
         ({"advantages": "tree", "mismatch": "truncated"}, "do not keep"),
         ({"mismatch_cap": 0.5}, "mismatch_cap is 0.5"),

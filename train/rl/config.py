@@ -186,6 +186,18 @@ class RLConfig:
                 f"rl.algorithm is dpo, which learns from pairs; leave rl.advantages {self.advantages} and rl.mismatch "
                 f"{self.mismatch} out"
             )
+        if self.algorithm == "dpo" and (self.loss != LossConfig() or self.clip != ClipConfig(kl=self.clip.kl)):
+            raise UserError(
+                "rl.algorithm is dpo, in whose loss rl.loss and rl.clip have no part; leave them out (rl.dpo.beta says "
+                "how far it may go from the policy of a round)"
+            )
+        if self.stored_pairs and self.process != "phi":
+            raise UserError(
+                f"rl.dpo.pairs is {self.dpo.pairs}, of the search's own trees, in which rl.process {self.process} has "
+                "no part; leave it out"
+            )
+        if self.algorithm == "ppo" and (self.loss.deviation or not self.loss.drop_equal):
+            raise UserError("rl.loss.deviation and rl.loss.drop_equal are of grpo; leave them out for ppo")
         if self.algorithm == "dpo" and self.minibatch % 2:
             raise UserError(f"rl.minibatch is {self.minibatch}; with rl.algorithm dpo it must be even, a pair is two")
         if self.advantages == "tree" and self.mismatch != "none":

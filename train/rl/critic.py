@@ -55,6 +55,7 @@ class Critic:
             session.mesh,
             updates=steps,
             seed=session.config.seed + iteration,
+            dropout=False,  # it is clipped around what it said without
         )
         self._rng = random.Random(f"{session.config.seed} critic {iteration}")
 

@@ -31,11 +31,11 @@ def sampled_pairs(groups: Sequence[Group], margin: float) -> list[Pair]:
 def path_pairs(records: Iterable[ProcessRecord], rng: random.Random) -> list[Pair]:
     """One correct path against one wrong one of each tree that has both; which ones is drawn.
 
-    A path without a program is wrong; one whose program could not be checked is neither.
+    A path without a program is wrong; one whose program could not be checked, or that has not ended, is neither.
     """
     trees: dict[tuple[int, int], tuple[list[ProcessRecord], list[ProcessRecord]]] = {}
     for record in records:
-        if record.verdict is not Verdict.INFRA_ERROR:
+        if record.verdict is not Verdict.INFRA_ERROR and record.ended:
             right, wrong = trees.setdefault((record.iteration, record.tree), ([], []))
             (right if record.correct else wrong).append(record)
     return [

@@ -31,11 +31,12 @@ from train.data import Example
 from train.ledger import LEDGER, Ledger, of_groups
 from train.meter import Meter
 from train.prm import score_sequences
+from train.process import current
 from train.rl import dpo, grpo, ppo
 from train.rl.config import RLConfig
 from train.rl.critic import Critic
 from train.rl.lessons import Lesson, Scorers, minibatches, per_token, probabilities
-from train.rl.rounds import Group, Rater, Tests, figures, grown_groups, marks, sampled_groups
+from train.rl.rounds import Drawn, Group, Rater, Tests, figures, grown_groups, marks, sampled_groups, weights_of
 from train.run import Stage
 from train.session import Session, StageName, policy_name
 from train.step import Objective, Trainer
@@ -73,10 +74,11 @@ def run(session: Session, iteration: int) -> None:
                 print(f"{names('rl')}: ends, the policy solves every problem too often to learn from it", flush=True)
                 break
             weight = config.phi.weight(t)
-            groups = draw(session, trainer, rate, chosen, tests, weight, salt=1000 * iteration + update)
-            tokens += sum(len(path.tokens) for group in groups for path in group)
+            groups, drawn = draw(session, trainer, rate, chosen, tests, weight, salt=1000 * iteration + update)
+            tokens += drawn
             if groups:
-                stage.append_shared(LEDGER, ledger.add(of_groups(chosen, marks(groups), iteration)))
+                found = of_groups(chosen, marks(groups), [weights_of(group) for group in groups], iteration)
+                stage.append_shared(LEDGER, ledger.add(found))
             lesson = teach(groups, rng)
             metrics = figures(groups) | lesson.figures
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
@@ -144,7 +146,7 @@ def teacher(
     own = Scorers(policy, None)
     if not config.stored_pairs:
         return lambda groups, rng: dpo.lesson(dpo.sampled_pairs(groups, config.dpo.margin), own), None
-    records = [ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")]
+    records = current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl"))
     stored = dpo.StoredPairs([record for record in records if record.iteration == iteration], config.dpo)
     return lambda groups, rng: dpo.lesson(stored.draw(config.problems, rng), own), None
 
@@ -158,11 +160,11 @@ def draw(
     weight: float,
     *,
     salt: int,
-) -> list[Group]:
-    """The paths of a round; DPO on pairs of the search draws none."""
+) -> Drawn:
+    """The paths of a round, and the tokens they took; DPO on pairs of the search draws none."""
     config = session.config.rl
     if config.stored_pairs:
-        return []
+        return [], 0
     weights = session.sampler(trainer.graph, trainer.weights)  # a copy, gone before the update
     policy = Policy(*weights, session.tokenizer, "", session.asking.policy)
     groups = grown_groups if config.advantages == "tree" else sampled_groups

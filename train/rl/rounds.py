@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from train.session import Session
 Rater = Callable[[Sequence[Sequence[int]]], list[np.ndarray]]
 """r after every token of each sequence."""
 Tests = dict[str, tuple[TestCase, ...]]
+Drawn = tuple["list[Group]", int]
+"""Groups, and the tokens that were generated for them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Path:
       usable: False where R could not be checked.
       sampled: log-probability of each token under the sampler; None where it is not known.
       nodes: of a tree's path, the nodes of its steps.
+      log_probability: of a tree's path, which is found once, however likely it is; 0 of samples, which are as many as
+        they are likely.
     """
 
     prompt: Sequence[int]
@@ -51,6 +56,7 @@ class Path:
     usable: bool = True
     sampled: Sequence[float] | None = None
     nodes: Sequence[int] = ()
+    log_probability: float = 0.0
 
     @property
     def reward(self) -> float:
@@ -65,20 +71,28 @@ class Path:
 Group = list[Path]
 
 
+def weights_of(group: Sequence[Path]) -> list[float]:
+    """What each path weighs in a mean over the policy's paths; the likeliest one weighs 1."""
+    most = max((path.log_probability for path in group), default=0.0)
+    return [math.exp(path.log_probability - most) for path in group]
+
+
 def credited(path: Path, rated: Sequence[float], config: RLConfig, weight: float) -> Path:
-    """The path with what its steps earn by their process rewards and by its outcome; a cut-off end earns nothing."""
+    """The path with what its steps earn by their process rewards and by its outcome.
+
+    A cut-off end has the process reward 0: not to finish a step never pays.
+    """
+    every = [*rated, *[0.0] * (len(path.ends) - len(rated))]
 
     def credits(outcome: float, weight: float) -> list[float]:
-        return step_credits(outcome, rated, weight=weight, gamma=config.phi.gamma, form=config.process)
+        return step_credits(outcome, every, weight=weight, gamma=config.phi.gamma, form=config.process)
 
-    own = credits(path.outcome, weight)
-    own += [0.0] * (len(path.ends) - len(own))
-    return dataclasses.replace(path, credits=own, process=sum(credits(0.0, 0.0)))
+    return dataclasses.replace(path, credits=credits(path.outcome, weight), process=sum(credits(0.0, 0.0)))
 
 
 def sampled_groups(
     session: Session, policy: Policy, rate: Rater, problems: Sequence[Problem], tests: Tests, weight: float, salt: int
-) -> list[Group]:
+) -> Drawn:
     """A group of whole paths for each problem, run on the test case generator's tests."""
     config = session.config.rl
     drawn = sample_programs(session, policy, problems, samples=config.samples, salt=salt)
@@ -108,7 +122,8 @@ def sampled_groups(
         outcome, usable = float(verdict is not None and verdict.accepted), verdict is None or verdict.checked
         path = Path(prompt, tokens, ends, (), outcome, 0.0, usable, program.sample.log_probability)
         paths.append(credited(path, rated, config, weight))
-    return [paths[i : i + config.samples] for i in range(0, len(paths), config.samples)]
+    groups = [paths[i : i + config.samples] for i in range(0, len(paths), config.samples)]
+    return groups, sum(len(path.tokens) for path in paths)
 
 
 def tree_settings(config: SearchConfig, samples: int) -> SearchConfig:
@@ -127,7 +142,7 @@ def tree_settings(config: SearchConfig, samples: int) -> SearchConfig:
 
 def grown_groups(
     session: Session, policy: Policy, rate: Rater, problems: Sequence[Problem], tests: Tests, weight: float, salt: int
-) -> list[Group]:
+) -> Drawn:
     """The visited paths of a tree for each problem, grown with the generator's tests."""
     config, settings = session.config.rl, tree_settings(session.config.search, session.config.rl.samples)
     asked = [dataclasses.replace(problem, tests=tests[problem.id]) for problem in problems]
@@ -135,13 +150,16 @@ def grown_groups(
         policy, asked, session.judging.judge, settings, session.mesh, seed=session.config.seed, iteration=salt
     )
     origin = Provenance(session.config.name, salt, policy.fingerprint, policy.tokenizer.fingerprint)
-    own = {tree.problem.id: harvest(tree, origin) for tree in search}
+    own = {tree.problem.id: (harvest(tree, origin), tree.tokens) for tree in search}
     grown: dict[str, list[ProcessRecord]] = {}
+    tokens = 0
     for part in gather(own):
-        grown |= part
+        grown |= {name: found for name, (found, _) in part.items()}
+        tokens += sum(count for _, count in part.values())
     records = list(itertools.chain.from_iterable(grown[problem.id] for problem in problems))
     scores = iter(rate([[*r.prompt_tokens, *itertools.chain(*(s.tokens for s in r.steps))] for r in records]))
-    return [[record_path(record, next(scores), config, weight) for record in grown[one.id]] for one in problems]
+    groups = [[record_path(record, next(scores), config, weight) for record in grown[one.id]] for one in problems]
+    return groups, tokens
 
 
 def record_path(record: ProcessRecord, score: np.ndarray, config: RLConfig, weight: float) -> Path:
@@ -156,6 +174,7 @@ def record_path(record: ProcessRecord, score: np.ndarray, config: RLConfig, weig
         process=0.0,
         usable=record.verdict is not Verdict.INFRA_ERROR,
         nodes=[step.node for step in record.steps],
+        log_probability=record.log_probability,
     )
     return credited(path, [float(score[len(path.prompt) + end]) for end in ends], config, weight)
 
