@@ -88,7 +88,8 @@ class Fared:
     @property
     def cured(self) -> tuple[int, int]:
         """Misconceptions of which at least half of the problems that carry one are solved, and all there are."""
-        return sum(one["rate"] >= 0.5 for one in self.cure_rate.values()), len(self.cure_rate)
+        rates = [one["rate"] for one in self.cure_rate.values()]  # None: no answer could be checked
+        return sum(rate is not None and rate >= 0.5 for rate in rates), len(rates)
 
 
 def fared(

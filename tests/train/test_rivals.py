@@ -48,6 +48,8 @@ def test_marks_by_hand():
     assert FARED.rate("greedy") == pytest.approx(2 / 3)
     assert FARED.gap == pytest.approx(6 / 12 - 5 / 11)
     assert FARED.cured == (1, 2)
+    unknown = dataclasses.replace(FARED, cure_rate={**FARED.cure_rate, "c": {"rate": None, "problems": 1}})
+    assert unknown.cured == (1, 3)
 
 
 def test_answers_are_paid_for_to_the_last_token():
@@ -65,12 +67,13 @@ def test_costs_of_the_loop_are_those_of_its_learning_stages():
         "tcg": {"tokens_generated": 5, "executions": 1},
         "001-search": {"tokens_generated": 10, "executions": 2},
         "001-sft": {"policy_updates": 7},
-        "001-prm": {},
+        "001-relabel": {"executions": 4},
+        "001-prm": {"tokens_generated": 6},
         "001-rl": {"tokens_generated": 20, "executions": 3, "policy_updates": 4},
         "002-search": {"tokens_generated": 1000, "executions": 1000},
     }
     seconds = dict.fromkeys(results, 1.5)
-    assert spent(results, seconds, 1) == Budget(35, 6, 11, 1, 7.5)
+    assert spent(results, seconds, 1) == Budget(41, 10, 11, 1, 9.0)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_every_policy_is_measured_on_the_same_problems(compared: Path, wee: Path
 def test_loop_is_the_policy_that_did_best_on_validation(compared: Path):
     """Its greedy marks are what the evaluation of that round found."""
     done = results(compared)
-    best = max(range(3), key=lambda i: (done[f"00{i}-evaluate"]["validation_greedy"], -i))
+    best = max(range(3), key=lambda i: (done[f"00{i}-evaluate"]["validation_greedy"], i))
     row = done["002-rivals"]["policies"]["loop"]
     assert row["greedy"] == done[f"00{best}-evaluate"]["pass_at_1_greedy"]
 
@@ -144,6 +147,19 @@ def test_loop_is_not_disturbed(compared: Path, wee: Path):
     before, after = results(wee), results(compared)
     assert {name: after[name] for name in before} == before
     assert (compared / "process.jsonl").read_bytes() == (wee / "process.jsonl").read_bytes()
+
+
+def test_a_rival_that_is_named_later_joins_the_table(compared: Path, runs: Path):
+    named = ("continued", "one_shot")
+    with opened(compared, runs, upto="002-rivals", rivals={**RIVALS, "run": named}) as session:
+        before = session.run.results()
+        compare.run(session)
+        after = session.run.results()
+    assert after["002-rival-continued"] == before["002-rival-continued"] and "002-rival-one_shot" not in before
+    assert list(after["002-rivals"]["policies"]) == ["base", *named, "loop"]
+    assert after["002-rivals"]["policies"]["loop"] == before["002-rivals"]["policies"]["loop"]
+    lines = [json.loads(line) for line in (runs / "wee" / "fared.jsonl").read_text().splitlines()]
+    assert [line["policy"] for line in lines] == ["base", *named, "loop"]
 
 
 def test_tables_are_printed_again_without_any_work(compared: Path, wee: Path, settings: Path):

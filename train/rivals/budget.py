@@ -8,13 +8,16 @@ from typing import Any
 from train.session import Session, StageName
 from train.step import OptimizerConfig
 
+STAGES = ("search", "relabel", "sft", "prm", "rl", "head")  # of a round; evaluation costs nobody anything
+
 
 @dataclass(frozen=True)
 class Budget:
     """Costs of making a policy from the base.
 
     Attributes:
-      tokens: generated; the loop's are those of the test case generator (its own measures included), the search and RL.
+      tokens: generated; the loop's are those of the test case generator (its own measures included), the search, the
+        labels of the reward model if answers are drawn for them, and RL.
       executions: tests that programs met.
       updates: of the policy's weights.
       rounds: of generation and learning.
@@ -36,7 +39,7 @@ def rounds_done(session: Session) -> int:
 
 def spent(results: dict[str, dict[str, Any]], seconds: dict[str, float], rounds: int) -> Budget:
     """What the loop spent on its policy in so many rounds, from the results and seconds of its stages."""
-    stages = {"tcg"} | {StageName(i)(name) for i in range(1, rounds + 1) for name in ("search", "sft", "prm", "rl")}
+    stages = {"tcg"} | {StageName(i)(name) for i in range(1, rounds + 1) for name in STAGES}
     done = {name: results[name] for name in stages if name in results}
     return Budget(
         tokens=sum(result.get("tokens_generated", 0) for result in done.values()),

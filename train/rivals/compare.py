@@ -37,6 +37,9 @@ def run(session: Session) -> None:
         session.require(StageName(1)("evaluate"), "train.selfplay")
     seconds = {stage.name: stage.seconds for stage in finished_stages(session.run.folder)}
     budget = spent(session.run.results(), seconds, rounds)
+    measured = session.run.stage(names("rivals"))
+    if measured is not None and not {*session.config.rivals.run} <= {*measured["policies"]}:
+        session.run.rewind(names("rivals"))  # the table lacks a rival that was named since
     for rival in session.config.rivals.run:
         stage_name = names(f"rival-{rival}")
         if session.run.stage(stage_name) is None:

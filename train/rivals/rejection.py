@@ -155,7 +155,7 @@ def examples_of(session: Session, found: Answers, *, salt: int) -> list[Example]
 
 
 def greedy_rate(session: Session, start: Model, weights: Any, problems: Sequence[Problem]) -> float:
-    """The share of problems whose greedy answer passes the hidden tests."""
+    """The share of problems whose greedy answer passes the hidden tests, of those that could be checked."""
     policy = Policy(*session.sampler(start.graph, weights), session.tokenizer, "")
     programs = sample_programs(session, policy, problems, samples=1, salt=GREEDY, temperature=0.0)
-    return mean([float(mark or 0.0) for [mark] in passed(session, problems, programs, hidden=True)]) or 0.0
+    return mean([mark for [mark] in passed(session, problems, programs, hidden=True) if mark is not None]) or 0.0
