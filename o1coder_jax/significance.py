@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtr
 
 _BLOCK = 500  # resamples that are drawn at a time, so that memory stays small
 
@@ -34,12 +35,14 @@ class Difference:
       mean: of the seeds' mean differences; `seeds` are these.
       interval: 95 %.
       p: two-sided, of no difference; never below 2 / (resamples + 1).
+      seeds_p: two-sided, by Student's t test of the seeds' differences; None for fewer than two seeds.
     """
 
     mean: float
     seeds: tuple[float, ...]
     interval: tuple[float, float]
     p: float
+    seeds_p: float | None
 
 
 def difference(values: Sequence[Float[np.ndarray, " n"]], *, seed: int, resamples: int) -> Difference:
@@ -54,7 +57,17 @@ def difference(values: Sequence[Float[np.ndarray, " n"]], *, seed: int, resample
     below, above = np.count_nonzero(means <= 0), np.count_nonzero(means >= 0)
     seeds = tuple(float(one.mean()) for one in values)
     p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
-    return Difference(float(np.mean(seeds)), seeds, _middle(means), p)
+    return Difference(float(np.mean(seeds)), seeds, _middle(means), p, _t_test(seeds))
+
+
+def _t_test(values: Sequence[float]) -> float | None:
+    """p of a mean of 0, two-sided (Student 1908); equal values other than 0 leave no doubt."""
+    if len(values) < 2:
+        return None
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stdtr(len(values) - 1, -abs(mean) / error))
 
 
 def two_level_interval(values: Sequence[Float[np.ndarray, " n"]], *, seed: int, resamples: int) -> tuple[float, float]:

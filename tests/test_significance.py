@@ -49,8 +49,11 @@ def test_variance_of_the_two_levels_is_that_of_the_formula():
 
 def test_difference_by_hand():
     found = difference([np.array([1.0, 1.0]), np.array([0.5, 0.5])], seed=0, resamples=999)
-    assert found == Difference(0.75, (1.0, 0.5), (0.5, 1.0), 2 / 1000)
+    p = 1 - 2 / math.pi * math.atan(3)  # Student's t with one degree of freedom is Cauchy's; t is 0.75 / 0.25
+    assert found == Difference(0.75, (1.0, 0.5), (0.5, 1.0), 2 / 1000, pytest.approx(p))
     assert difference([np.array([0.0, 0.0])], seed=0, resamples=99).p == 1.0
+    assert difference([np.array([1.0, 0.0])], seed=0, resamples=99).seeds_p is None
+    assert difference([np.zeros(2)] * 2, seed=0, resamples=99).seeds_p == 1.0
 
 
 def test_difference_has_the_same_sign_both_ways():

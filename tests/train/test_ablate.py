@@ -27,7 +27,7 @@ from train.ablate import runner
 from train.ablate.coins import judged_by_coins
 from train.ablate.config import LATER, NO_MATTER, SECTIONS, STARTS, AblateConfig, start_key
 from train.ablate.folders import fork
-from train.ablate.procedures import Task, figures, random_tests, reinforce, reward_model
+from train.ablate.procedures import Task, generator, random_tests, reinforce, reward_model
 from train.ablate.runner import Planned, Runner, plan
 from train.ablate.work import Job
 from train.config import Config, load_config
@@ -174,6 +174,23 @@ def test_setting_that_does_not_exist_is_refused_in_one_line():
 def test_comparison_of_an_unknown_cell_is_refused():
     with pytest.raises(UserError, match="there is no cell 'nothing'"):
         ablation(comparisons=[{"better": "loop", "than": "nothing"}])
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ({"cell": "nothing", "measure": "greedy", "at_least": 1}, "targets: there is no cell 'nothing'"),
+        ({"cell": "loop", "measure": "greedy"}, "targets, entry 1: give at_least or at_most"),
+        (
+            {"cell": "loop", "measure": "greedy", "at_least": "1"},
+            "targets, entry 1: at_least is '1'; expected a number",
+        ),
+        ({"cell": "loop", "measure": "greedy", "at_least": True}, "at_least is true; expected a number"),
+    ],
+)
+def test_impossible_targets_are_refused(target: dict[str, Any], line: str):
+    with pytest.raises(UserError, match=line):
+        ablation(targets=[target])
 
 
 def test_cells_of_the_project_can_be_planned():
@@ -339,17 +356,21 @@ def test_coins_judge_alike_and_run_nothing(wee: Path, runs: Path):
         assert session.judging is sandbox
 
 
-def test_figures_of_a_stage_of_the_starting_point(wee: Path, runs: Path):
+def test_generator_is_measured_as_its_stage_measures_it(wee: Path, runs: Path):
     with opened(wee, runs, upto="tcg") as session:
         there = session.require("tcg", "train.tcg")
-        named = {"stage": "tcg", "figures": {"validity": "validity_dpo", "kill_rate": "kill_rate_random"}}
-        [point] = figures(session, Task(named, 2))
-        assert point.figures == {"validity": there["validity_dpo"], "kill_rate": there["kill_rate_random"]}
-        assert point.marks("validity").tolist() == [there["validity_dpo"]] and len(point.marks("greedy")) == 0
-        with pytest.raises(UserError, match="tcg has no figure charm; it has "):
-            figures(session, Task({"stage": "tcg", "figures": {"it": "charm"}}, 2))
-        with pytest.raises(UserError, match=r"options\.stage is '001-prm', which is no stage that is done"):
-            figures(session, Task({"stage": "001-prm"}, 2))
+        for checkpoint, phase in (("tcg-sft", "sft"), ("tcg", "dpo"), ("random", "random")):
+            [point] = generator(session, Task({"checkpoint": checkpoint}, 2))
+            assert "kill_rate" in point.shares and generator(session, Task({"checkpoint": checkpoint}, 2)) == [point]
+            for name, value in point.figures.items():
+                assert value == pytest.approx(there[f"{name}_{phase}"]), name
+            for name in point.shares:
+                marks = point.marks(name)
+                assert len(marks) == len(session.parts.heldout)
+                assert marks.mean() == pytest.approx(point.figures[name])
+        assert set(point.figures) == {"kill_rate"}
+        with pytest.raises(UserError, match=r"options\.checkpoint is 'charm'; choose one of tcg, tcg-sft, random"):
+            generator(session, Task({"checkpoint": "charm"}, 2))
 
 
 def test_reward_model_is_judged_once(wee: Path, runs: Path, monkeypatch: pytest.MonkeyPatch):

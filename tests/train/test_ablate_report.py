@@ -89,8 +89,43 @@ def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monk
     other = [dataclasses.replace(planned(tmp_path)[0], name="b", path=tmp_path / "b-0.json")]
     lines = report.write_report(one, [*planned(tmp_path), *other])
     text = (tmp_path / "r.md").read_text()
-    assert "| it helps (rl - b) | greedy | -0.500 [" in text and "does not hold: the other is better" in text
+    assert "| it helps (rl - b) | greedy | -0.500 [" in text and "| - | 1 of 3 seeds |" in text
     assert "- rl: seeds 1, 2" in text and "figures need matplotlib" in lines[1]
+
+
+def test_claims_are_judged_where_all_seeds_are_there(tmp_path: Path):
+    made = planned(tmp_path)
+    other = [dataclasses.replace(one, name="b", path=tmp_path / f"b-{one.seed}.json") for one in made]
+    for one in made:
+        one.path.write_text(json.dumps(result("10" * 30, seed=one.seed)))
+    for one in other:
+        one.path.write_text(json.dumps(result("11" * 29 + ("10" if one.seed else "00"), seed=one.seed)))
+    comparisons = [{"better": "rl", "than": "b", "title": "it helps"}]
+    document = str(tmp_path / "r.md")
+    config = ablation({"rl": CELLS["rl"], "b": CELLS["rl"]}, comparisons=comparisons, document=document, resamples=200)
+    report.write_report(config, [*made, *other])
+    [line] = [line for line in Path(document).read_text().splitlines() if "it helps" in line]
+    assert line.endswith("| -0.467 -0.483 -0.483 | 0.0100 | 0.0001 | does not hold: the other is better |")
+
+
+def test_targets_are_judged_by_the_mean_over_seeds(tmp_path: Path):
+    made = planned(tmp_path)
+    for one, greedy in zip(made, ("1110", "1010", "1110"), strict=True):
+        one.path.write_text(json.dumps(result(greedy, seed=one.seed)))
+    targets = [
+        {"cell": "rl", "measure": "greedy", "at_least": 0.66},
+        {"cell": "rl", "measure": "greedy", "at_least": 0.67, "title": "much"},
+        {"cell": "rl", "measure": "greedy", "at_least": 1.0, "difficulty": ["2"]},
+        {"cell": "rl", "measure": "seconds", "at_most": 0.5},
+        {"cell": "rl", "measure": "validity", "at_least": 0.5},
+    ]
+    document = str(tmp_path / "r.md")
+    report.write_report(ablation({"rl": CELLS["rl"]}, targets=targets, document=document, resamples=200), made)
+    rows = [line for line in Path(document).read_text().splitlines() if line.startswith("| ") and "=" in line]
+    ends = [line.rsplit("|", 2)[1].strip() for line in rows]
+    assert ends == ["reached", "not reached", "reached", "not reached", "not measured"]
+    assert "| much (rl) | greedy | >= 0.67 | 0.667 [" in rows[1] and "| 0.750 0.500 0.750 |" in rows[1]
+    assert "<= 0.5" in rows[3]
 
 
 def test_report_of_other_models(tmp_path: Path):

@@ -40,7 +40,7 @@ MATTER: dict[str, tuple[str, ...] | None] = {
     "measure": ("evaluate",),
     "search": ("search",),
     "prm": (),
-    "figures": (),
+    "tcg": (),
 }
 """What cells do, and the parts of a configuration that matter to it beside those of the starting point; None: all."""
 ALONE: dict[str, tuple[str, ...]] = {"search": ("search",)}
@@ -78,7 +78,7 @@ class Comparison:
 
     Attributes:
       better, than: names of cells.
-      measure: `greedy`, `pass@1`, `pass@8`; for searches `passed`, `solved`; for other models the name of a figure.
+      measure: `greedy`, `pass@1`, `pass@8`; for searches `passed`, `solved`; for a generator `validity`, `kill_rate`.
       title: the claim in words.
       primary: the one that all this is for; it is tested by itself, the others together (Holm).
     """
@@ -91,6 +91,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Target:
+    """A bound that a cell's figure shall keep, by its mean over seeds: one of `at_least` and `at_most`.
+
+    Attributes:
+      cell: its name.
+      measure: as in a `Comparison`, any figure, or a cost such as `seconds`.
+      difficulty: problems of these alone; empty: of all.
+      title: the target in words.
+    """
+
+    cell: str
+    measure: str
+    at_least: float | None = None
+    at_most: float | None = None
+    difficulty: tuple[str, ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class AblateConfig:
     """An ablation.
 
@@ -99,6 +118,7 @@ class AblateConfig:
       cells: by name, the fields of a `Cell`; `like` names an earlier cell whose fields it has but for its own;
         keys of `settings` and `options` are laid over that one's.
       comparisons: each the fields of a `Comparison`.
+      targets: each the fields of a `Target`.
       samples: answers to a held-out problem beside the greedy one, for pass@k.
       limit_seconds: of a cell, wall clock; what is done by then is kept, and the next call goes on from there.
       start_limit_seconds: of a starting point.
@@ -111,6 +131,7 @@ class AblateConfig:
     base: str
     cells: dict[str, dict[str, Any]]
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     samples: int = 8
     limit_seconds: int = 180
@@ -140,6 +161,11 @@ class AblateConfig:
             for name in (one.better, one.than):
                 if name not in cells:
                     raise UserError(f"comparisons: there is no cell {name!r}")
+        for number, target in enumerate(self.all_targets(), 1):
+            if target.cell not in cells:
+                raise UserError(f"targets: there is no cell {target.cell!r}")
+            if (target.at_least is None) == (target.at_most is None):
+                raise UserError(f"targets, entry {number}: give at_least or at_most")
 
     def all_cells(self) -> dict[str, Cell]:
         """The cells by name, in order."""
@@ -156,6 +182,9 @@ class AblateConfig:
     def all_comparisons(self) -> list[Comparison]:
         return [_made(Comparison, values, f"comparisons, entry {i + 1}") for i, values in enumerate(self.comparisons)]
 
+    def all_targets(self) -> list[Target]:
+        return [_made(Target, values, f"targets, entry {i + 1}") for i, values in enumerate(self.targets)]
+
     def start_config(self, cell: Cell, config: Config, where: str) -> Config:
         """The configuration of a cell's starting point, from that of its run."""
         usual = self.run_config(dataclasses.replace(cell, settings={}), where)
@@ -169,6 +198,17 @@ class AblateConfig:
             return _parsed(("--config", cell.base or self.base, *flags, "--runs", self.runs))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+
+
+WANTED: dict[str, Any] = {
+    "dict[str, Any]": dict,
+    "bool": bool,
+    "int": int,
+    "float | None": (int, float),
+    "tuple[str, ...]": list,
+}
+SAID = {dict: "keys", bool: "bool", int: "int", (int, float): "a number", list: "a list"}
+"""What a field of a cell, comparison or target takes, and how that is said."""
 
 
 @functools.cache
@@ -200,10 +240,10 @@ def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
     if missing := [name for name in needed if name not in values]:
         raise UserError(f"{where}: {missing[0]} is not given")
     for name, value in values.items():
-        wanted = {"dict[str, Any]": dict, "bool": bool, "int": int}.get(str(fields[name].type), str)
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        wanted = WANTED.get(str(fields[name].type), str)
+        if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
             shown = yaml.safe_dump(value).splitlines()[0]
-            raise UserError(f"{where}: {name} is {shown}; expected {'keys' if wanted is dict else wanted.__name__}")
+            raise UserError(f"{where}: {name} is {shown}; expected {SAID.get(wanted, 'str')}")
     return cls(**values)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from train.fared import UNKNOWN, Fared, fared
 from train.rivals.budget import Budget
 from train.session import Session
+from train.tcg.measures import Share
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Point:
       fared: of a policy, as JSON values of `Fared`.
       outcomes: of a search: strings `solved` and `passed` with one sign for each problem, lists `tokens`, `executions`.
       figures: of another model, by name.
+      shares: those of the figures that are shares over problems, as JSON values of `Share`.
       validation: greedy, of a policy.
     """
 
@@ -32,14 +34,17 @@ class Point:
     outcomes: dict[str, Any] = field(default_factory=dict)
     validation: float | None = None
     figures: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def marks(self, measure: str) -> Float[np.ndarray, " n"]:
         """Marks by problem, NaN where unknown, or one figure; empty where the point does not have this measure."""
+        if measure in self.shares:
+            return np.array(Share(**self.shares[measure]).marks())
         if measure in self.figures:
             return np.array([self.figures[measure]])
         if measure in self.outcomes:
             return np.array([np.nan if sign == UNKNOWN else float(sign) for sign in self.outcomes[measure]])
-        if not self.fared or measure in ("passed", "solved"):
+        if not self.fared or not (measure == "greedy" or measure.startswith("pass@")):
             return np.zeros(0)
         return Fared.from_json(self.fared).marks(measure)
 

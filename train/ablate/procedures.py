@@ -25,6 +25,8 @@ from train.rivals.compare import train as train_rival
 from train.run import finished_stages
 from train.session import Session, StageName, policy_name
 from train.tcg.answers import reward_tests
+from train.tcg.measures import Field
+from train.tcg.measures import measure as measure_generator
 from train.trained import Trained
 
 
@@ -73,7 +75,7 @@ def loop(session: Session, task: Task) -> list[Point]:
             if session.config.prm.weights == "policy":
                 _once(session, StageName(i)("head"), head.run, i)
         points.append(measured(session, f"round {i}", policy_name(i), costs_of(_spent(session, i)), samples=0))
-    best = max(range(len(points)), key=lambda i: (points[i].validation or 0.0, -i))
+    best = max(range(len(points)), key=lambda i: (points[i].validation or 0.0, i))
     costs = points[-1].costs
     return [*points, measured(session, "end", policy_name(best + 1), costs, samples=task.samples)]
 
@@ -167,24 +169,36 @@ def reward_model(session: Session, task: Task) -> list[Point]:
             trained = Trained(folder, session.config, session.tokenizer, session.mesh)
             found, _ = prm_judge.figures(config, trained, folder / "judged")
             stage.result["figures"] = {name: found["non_terminal"].get(name) for name in FIGURES}
-    return [_figured(session.require("judged-prm", "train.ablate")["figures"])]
+    found = session.require("judged-prm", "train.ablate")["figures"]
+    return [Point("end", costs_of(Budget(0, 0, 0, 0)), figures=_known(found))]
 
 
-def figures(session: Session, task: Task) -> list[Point]:
-    """What a stage of the starting point has measured. Options: `stage`; `figures`, their names there by names here."""
-    task.check("stage", "figures")
-    stage, names = task.option("stage", ""), task.option("figures", {})
-    result = session.run.stage(stage)
-    if result is None:
-        raise UserError(f"options.stage is {stage!r}, which is no stage that is done; choose one up to the start")
-    if missing := [there for there in names.values() if there not in result]:
-        raise UserError(f"options.figures: {stage} has no figure {missing[0]}; it has {', '.join(sorted(result))}")
-    return [_figured({here: result[there] for here, there in names.items()})]
+def generator(session: Session, task: Task) -> list[Point]:
+    """The test case generator of the starting point, measured as its stage does it.
+
+    Options: `checkpoint`, which is `tcg`, `tcg-sft` (before DPO) or `random`: random inputs with true outputs instead.
+    """
+    task.check("checkpoint")
+    name = task.option("checkpoint", "tcg", ("tcg", "tcg-sft", "random"))
+    stage_name = f"judged-{name}"
+    if session.run.stage(stage_name) is None:
+        with session.run.stage_scope(stage_name) as stage:
+            judged = Field.of(session)
+            if name == "random":
+                killed = judged.killed(session, judged.random_suites)
+                stage.result |= {"figures": {"kill_rate": killed.rate}, "shares": {"kill_rate": vars(killed)}}
+            else:
+                graph, weights, _ = session.load_model(name)
+                found = measure_generator(session, session.sampler(graph, weights)[1], judged)
+                shares = {"validity": vars(found.validity), "kill_rate": vars(found.killed)}
+                stage.result |= {"figures": found.figures, "shares": shares}
+    result = session.require(stage_name, "train.ablate")
+    costs = costs_of(Budget(0, 0, 0, 0))
+    return [Point("end", costs, figures=_known(result["figures"]), shares=result["shares"])]
 
 
-def _figured(found: dict[str, Any]) -> Point:
-    known = {name: float(value) for name, value in found.items() if value is not None}
-    return Point("end", costs_of(Budget(0, 0, 0, 0)), figures=known)
+def _known(found: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 PROCEDURES: dict[str, Callable[[Session, Task], list[Point]]] = {
@@ -194,7 +208,7 @@ PROCEDURES: dict[str, Callable[[Session, Task], list[Point]]] = {
     "measure": measure,
     "search": methods,
     "prm": reward_model,
-    "figures": figures,
+    "tcg": generator,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from o1coder_jax.errors import UserError
 from train.ablate import plots
 from train.ablate.config import AblateConfig
-from train.ablate.results import Found, Judged, Rate, by_difficulty, collect, compare, mean_cost, rate
+from train.ablate.results import Found, Judged, Met, Rate, by_difficulty, collect, compare, mean_cost, meet, rate
 from train.ablate.runner import Planned
 from train.run_files import write_text
 
@@ -27,8 +27,9 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
         except UserError as error:
             said = str(error)
     judged = compare(found, ablation.all_comparisons(), resamples=ablation.resamples)
+    targets = meet(found, ablation.all_targets(), resamples=ablation.resamples)
     seeds = len({one.seed for one in planned})
-    parts = [_head(found, seeds, done, len(planned)), _comparisons(judged, seeds)]
+    parts = [_head(found, seeds, done, len(planned)), _comparisons(judged, seeds), _targets(targets)]
     parts += [f"![{caption}]({path.stem}/{name})\n\n{caption}.\n" for name, caption in drawn]
     parts += [_policies(found, ablation.resamples), _lengths(found), _searches(found, ablation.resamples)]
     parts += [_models(found, ablation.resamples), _missing(found, seeds)]
@@ -46,7 +47,9 @@ def _head(found: Sequence[Found], seeds: int, done: int, count: int) -> str:
         f"{done} of {count} results ({seeds} seeds), run at {', '.join(commits) or 'no commit'}. Intervals are 95 %, "
         "bootstrapped over seeds and problems (one seed: problems alone, which says nothing of other seeds); "
         "differences are paired by seed and problem. p is two-sided; the primary claim is tested by itself, the others "
-        "are corrected together (Holm).\n"
+        "are corrected together (Holm). With five seeds such intervals are somewhat narrow, so `p by seeds` stands "
+        "beside it, uncorrected: a t test of the seeds' differences alone, which knows nothing of problems. Verdicts "
+        "are given where all seeds are there.\n"
     )
 
 
@@ -59,7 +62,7 @@ def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
         text = f"{claim.title or f'{claim.better} beats {claim.than}'} ({claim.better} - {claim.than})"
         text = f"**{text}**" if claim.primary else text
         if one.difference is None or one.adjusted is None:
-            rows.append([text, claim.measure, "-", "-", "-", "not measured"])
+            rows.append([text, claim.measure, "-", "-", "-", "-", "not measured"])
             continue
         low, high = one.difference.interval
         few = f" ({len(one.difference.seeds)} of {seeds} seeds)" if len(one.difference.seeds) < seeds else ""
@@ -70,10 +73,11 @@ def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
                 f"{one.difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]{few}",
                 " ".join(f"{value:+.3f}" for value in one.difference.seeds),
                 f"{one.adjusted:.4f}",
-                _verdict(low, high, one.adjusted),
+                "-" if one.difference.seeds_p is None else f"{one.difference.seeds_p:.4f}",
+                f"{len(one.difference.seeds)} of {seeds} seeds" if few else _verdict(low, high, one.adjusted),
             ]
         )
-    head = ["claim", "measure", "difference [95 %]", "by seed", "p", ""]
+    head = ["claim", "measure", "difference [95 %]", "by seed", "p", "p by seeds", ""]
     return "## Claims\n\n" + _table(head, rows)
 
 
@@ -81,6 +85,22 @@ def _verdict(low: float, high: float, p: float) -> str:
     if p >= 0.05 or low <= 0 <= high:
         return "not shown"
     return "holds" if low > 0 else "does not hold: the other is better"
+
+
+def _targets(judged: Sequence[Met]) -> str:
+    rows = []
+    for one in judged:
+        target = one.target
+        bound = f">= {target.at_least:g}" if target.at_least is not None else f"<= {target.at_most:g}"
+        name = f"{target.title or target.cell} ({target.cell})"
+        if one.rate is None:
+            rows.append([name, target.measure, bound, "-", "-", "not measured"])
+        else:
+            seeds = " ".join(map(_figure, one.rate.seeds))
+            said = "reached" if one.reached else "not reached"
+            rows.append([name, target.measure, bound, _rate(one.rate), seeds, said])
+    head = ["target", "measure", "asked", "mean [95 %]", "by seed", ""]
+    return "## Targets\n\nJudged by the mean over seeds.\n\n" + _table(head, rows) if rows else ""
 
 
 def _policies(found: Sequence[Found], resamples: int) -> str:
@@ -147,8 +167,9 @@ def _models(found: Sequence[Found], resamples: int) -> str:
     if not rows:
         return ""
     titles = "".join(f"- {one.name}: {one.title}\n" for one in found if any(row[0] == one.name for row in rows))
-    table = _table(["cell", "figure", "seeds", "mean [95 % over seeds]", "by seed"], rows)
-    return f"## Other models\n\n{titles}\n{table}"
+    table = _table(["cell", "figure", "seeds", "mean [95 %]", "by seed"], rows)
+    said = "Intervals are over seeds, and over problems for a generator's validity and kill rate."
+    return f"## Other models\n\n{titles}\n{said}\n\n{table}"
 
 
 def _figure(value: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from o1coder_jax.significance import Difference, difference, holm, two_level_interval
-from train.ablate.config import Comparison
+from train.ablate.config import Comparison, Target
 from train.ablate.points import Point
 from train.ablate.runner import Planned
 
@@ -61,6 +61,21 @@ class Judged:
     adjusted: float | None
 
 
+@dataclass(frozen=True)
+class Met:
+    """A target, the figure as it was found (None: not yet), and whether its mean reaches it."""
+
+    target: Target
+    rate: Rate | None
+
+    @property
+    def reached(self) -> bool:
+        if self.rate is None:
+            return False
+        low, high = self.target.at_least, self.target.at_most
+        return (low is None or self.rate.mean >= low) and (high is None or self.rate.mean <= high)
+
+
 def collect(planned: Sequence[Planned]) -> list[Found]:
     """The cells with the results that are there."""
     names = dict.fromkeys(one.name for one in planned)
@@ -95,6 +110,28 @@ def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamp
     ]
 
 
+def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -> list[Met]:
+    """Targets against the last points of their cells; `seconds` and other costs have one value a seed."""
+    cells = {one.name: one for one in found}
+    out = []
+    for target in targets:
+        cell = cells[target.cell]
+        values = [_values(cell, seed, target) for seed in sorted(cell.results)]
+        out.append(Met(target, rate([one for one in values if len(one)], resamples=resamples)))
+    return out
+
+
+def _values(cell: Found, seed: int, target: Target) -> Marks:
+    point = cell.last(seed)
+    if target.measure in point.costs:
+        return np.array([point.costs[target.measure]])
+    marks = point.marks(target.measure)
+    if not target.difficulty:
+        return marks
+    names = cell.results[seed]["difficulty"][: len(marks)]
+    return marks[np.isin(names, target.difficulty)]
+
+
 def _p(one: Difference | None) -> float:
     assert one is not None
     return one.p
@@ -104,7 +141,7 @@ def _difference(better: Found, than: Found, measure: str, resamples: int) -> Dif
     values = []
     for seed in sorted(better.results.keys() & than.results.keys()):
         one, other = better.last(seed).marks(measure), than.last(seed).marks(measure)
-        if len(one) and len(one) == len(other):
+        if len(one) > 1 and len(one) == len(other):  # a figure without marks by problem says nothing of its noise
             gained = one - other
             if len(gained := gained[~np.isnan(gained)]):
                 values.append(gained)
