@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import run_command
-from train import bootstrap, evaluate, head, prm, reason, relabel, rl, sft, tcg
+from train import bootstrap, coevolve, evaluate, head, prm, reason, relabel, rl, sft, tcg
 from train.config import Config
 from train.rivals import compare as rivals
 from train.run import finished_stages
@@ -32,6 +32,8 @@ def loop(session: Session) -> None:
         if why := reason_to_stop(session.config.stopping, finished_stages(session.run.folder), i):
             print(f"\nthe loop ends after round {i - 1}: {why}", flush=True)
             break
+        if i > 1 and session.config.tcg.coevolve:
+            step(session, name("coevolve"), "step 1 again: the generator against the policy as it is", coevolve.run, i)
         searching = "step 2 of 6: reasoning data from search" if i == 1 else "step 6 of 6: new reasoning data"
         step(session, name("search"), searching, reason.run, i)
         if session.config.labels.relabel:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from o1coder_jax.records import TestCase
 from search.tree import tests_hash as hash_of
 from tests.train.world import command, copy_run, opened, results
-from train import relabel
+from train import coevolve, relabel
 from train.process import read_process
 from train.relabel import judged
+from train.rivals.budget import spent
+from train.rl.loop import read_tests
 from train.session import Session
 
 IMPOSSIBLE = TestCase("1\n", "no program prints this")
@@ -71,6 +75,56 @@ def test_loop_judges_again_when_the_generators_tests_begin_to_count(wee: Path, s
     assert done.status == 0 and results(copy)["001-relabel"]["relabelled"] > 0
     order = list(results(copy))
     assert order.index("001-search") < order.index("001-relabel") < order.index("001-sft")
+
+
+EVOLVING = {"tcg": {"coevolve": 12}, "labels": {"tests": "all", "relabel": True}}
+
+
+def test_old_trees_are_judged_again_when_the_generator_has_learned(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-evaluate", **EVOLVING) as session:
+        coevolve.run(session, 2)
+        made = session.require("002-coevolve", "")
+        rows = list(session.run.read("tests.jsonl"))
+        first, last = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        assert [row["problem_id"] for row in first] == [row["problem_id"] for row in last]
+        assert [row["tests"] for row in first] != [row["tests"] for row in last]
+        latest = {row["problem_id"]: row["tests"] for row in last}
+        assert {name: [t.to_json() for t in tests] for name, tests in read_tests(session).items()} == latest
+        with session.run.stage_scope("002-search"):
+            pass
+        relabel.run(session, 2)
+        assert session.require("002-relabel", "")["relabelled"] > 0
+    assert made["pairs"] > 0 and made["weights"] != results(wee)["tcg"]["weights"]
+    assert made["tokens_generated"] > 0 and 0 <= made["validity_before"] <= 1 and 0 <= made["validity"] <= 1
+
+
+def test_loop_takes_the_generator_along(wee: Path, settings: Path, runs: Path):
+    copy = copy_run(wee, runs, upto="001-evaluate")
+    options = ["--tcg.coevolve", "12", "--labels.tests", "all", "--labels.relabel", "true"]
+    done = command(settings, "--runs", str(runs), "--iterations", "2", *options)
+    assert done.status == 0, done.err
+    order = list(results(copy))
+    assert order.index("001-evaluate") < order.index("002-coevolve") < order.index("002-search")
+    rounds = results(copy)
+    costs = spent(rounds, dict.fromkeys(rounds, 1.0), 2)
+    tokens = [stage.get("tokens_generated", 0) for name, stage in rounds.items() if not name.endswith("evaluate")]
+    assert costs.tokens == sum(tokens) - rounds["bootstrap"].get("tokens_generated", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--iteration", "2"], "tcg.coevolve is 0: the generator stays as step 1 made it"),
+        (["--iteration", "1", "--tcg.coevolve", "5"], "--iteration is 1, whose generator is that of train.tcg"),
+        (["--iteration", "3", "--tcg.coevolve", "5"], "stage 002-coevolve is not finished"),
+    ],
+)
+def test_rounds_that_have_no_generator_of_their_own(
+    wee: Path, settings: Path, runs: Path, options: list[str], line: str
+):
+    copy_run(wee, runs, upto="001-evaluate")
+    done = command(settings, "--runs", str(runs), *options, module="coevolve")
+    assert done.status == 2 and line in done.err
 
 
 def test_search_must_be_finished(wee: Path, settings: Path, runs: Path):

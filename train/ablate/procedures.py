@@ -15,7 +15,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum.task import task_of
 from o1coder_jax.problems.curriculum.values import random_input
 from o1coder_jax.records import TestCase
-from train import head, prm, prm_judge, reason, relabel, rl, sft
+from train import coevolve, head, prm, prm_judge, reason, relabel, rl, sft
 from train.ablate.coins import judged_by_coins
 from train.ablate.points import Point, costs_of, measured
 from train.ablate.searches import search
@@ -67,6 +67,8 @@ def loop(session: Session, task: Task) -> list[Point]:
     points: list[Point] = []
     for i in range(1, session.config.iterations + 1):
         with _judge(session, task):
+            if i > 1 and session.config.tcg.coevolve:
+                _once(session, StageName(i)("coevolve"), coevolve.run, i)
             _once(session, StageName(i)("search"), reason.run, i)
             if session.config.labels.relabel:
                 _once(session, StageName(i)("relabel"), relabel.run, i)

@@ -8,7 +8,7 @@ from typing import Any
 from train.session import Session, StageName
 from train.step import OptimizerConfig
 
-STAGES = ("search", "relabel", "sft", "prm", "rl", "head")  # of a round; evaluation costs nobody anything
+STAGES = ("coevolve", "search", "relabel", "sft", "prm", "rl", "head")  # of a round; evaluation costs nobody anything
 
 
 @dataclass(frozen=True)

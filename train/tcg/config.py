@@ -42,6 +42,8 @@ class TCGConfig:
         rejected for valid ones; 0: no such pairs.
       coevolution_problems: of so many problems the generator's tests meet wrong programs of the base policy: the valid
         tests that reject most of them are preferred to the others; 0: no such pairs.
+      coevolve: before each round after the first, so many problems meet the policy as it is in the same way, and tests
+        are written anew (`train/coevolve.py`); 0: the generator stays as step 1 made it.
       judged_problems: held-out problems that the measures are taken on.
       suite: generated tests of a problem, for the kill rate and for RL.
       spare_answers: that are asked for beyond those which hold so many, since only different tests count.
@@ -71,6 +73,7 @@ class TCGConfig:
     corrected_tokens: int = 0
     compared_problems: int = 0
     coevolution_problems: int = 0
+    coevolve: int = 0
     judged_problems: int = 100
     suite: int = 8
     spare_answers: int = 0
@@ -89,7 +92,7 @@ class TCGConfig:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
             "dpo_updates further_problems corrected_problems corrected_tokens compared_problems coevolution_problems "
-            "judged_problems given_inputs spare_answers"
+            "coevolve judged_problems given_inputs spare_answers"
         ).split():
             if getattr(self, name) < 0:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")

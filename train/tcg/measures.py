@@ -73,12 +73,13 @@ class Field:
     tokens: int = 0
 
     @classmethod
-    def of(cls, session: Session) -> Field:
+    def of(cls, session: Session, policy: str = "") -> Field:
+        """That of a policy's wrong programs; the base's, if none is named."""
         config = session.config
         problems = session.parts.heldout[: config.tcg.judged_problems]
         rng = random.Random(f"{config.seed} random tests")
         suites = [random_suite(problem, config.tcg.suite, rng) for problem in problems]
-        wrong, tokens = wrong_programs(session, problems)
+        wrong, tokens = wrong_programs(session, problems, policy)
         return cls(problems, wrong, suites, tokens)
 
     def killed(self, session: Session, suites: Sequence[Sequence[TestCase]]) -> Share:
@@ -96,10 +97,10 @@ def random_suite(problem: Problem, count: int, rng: random.Random) -> list[TestC
     return rng.sample(problem.tests, min(count, len(problem.tests)))
 
 
-def wrong_programs(session: Session, problems: Sequence[Problem]) -> tuple[list[list[str]], int]:
-    """Different programs of the base policy that fail the hidden tests, for each problem; and the tokens they took."""
-    policy = session.load_policy(policy_name(0))
-    drawn = sample_programs(session, policy, problems, samples=session.config.tcg.wrong_samples, salt=7)
+def wrong_programs(session: Session, problems: Sequence[Problem], policy: str = "") -> tuple[list[list[str]], int]:
+    """Different programs of a policy (the base's) that fail the hidden tests, for each problem; and their tokens."""
+    writer = session.load_policy(policy or policy_name(0))
+    drawn = sample_programs(session, writer, problems, samples=session.config.tcg.wrong_samples, salt=7)
     codes = [sorted({one.code for one in of if one.code is not None}) for of in drawn]
     flat = [(problem, code) for problem, own in zip(problems, codes, strict=True) for code in own]
     verdicts = iter(session.judge_all(flat, hidden=True))

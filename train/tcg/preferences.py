@@ -118,8 +118,13 @@ def pieces(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[list[int]]:
     return out
 
 
-def coevolution_pairs(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[list[Pair], int]:
+def coevolution_pairs(
+    session: Session, weights: Any, problems: Sequence[Problem], policy: str = ""
+) -> tuple[list[Pair], int]:
     """(best, worst) of `RIVALS` answers per problem, by `scores`; problems whose answers do equally well give none.
+
+    Args:
+      policy: whose wrong programs are to be rejected; empty: the base's.
 
     Returns:
       The pairs, and the tokens that were generated.
@@ -127,7 +132,7 @@ def coevolution_pairs(session: Session, weights: Any, problems: Sequence[Problem
     samples = sampled(session, weights, problems, answers=RIVALS, salt=12)
     flat = [problem for problem in problems for _ in range(RIVALS)]
     answers = [read(session, p, [s]) for p, drawn in zip(problems, samples, strict=True) for s in drawn]
-    found, tokens = wrong_programs(session, problems)
+    found, tokens = wrong_programs(session, problems, policy)
     wrong = [codes for codes in found for _ in range(RIVALS)]
     scored = scores(session, flat, answers, wrong)
     pairs = []

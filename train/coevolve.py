@@ -1,0 +1,72 @@
+"""Step 1 again, before each round after the first: the generator meets the programs that the policy writes by now.
+
+    python -m train.coevolve --config configs/tiny.yaml --config configs/coevolve.yaml --iteration 2
+
+Only with `tcg.coevolve`. The better the policy, the subtler its mistakes: of several answers of the generator to a
+problem, the one whose valid tests reject most of the policy's wrong programs is preferred (`train/tcg/preferences.py`).
+The result is the checkpoint `tcg-NNN`, and new rows of `tests.jsonl`, which take the place of the earlier ones: RL is
+judged by them, and with `labels.tests: all` the searches, whose earlier trees `labels.relabel` judges again.
+"""
+
+from __future__ import annotations
+
+import random
+
+from o1coder_jax.errors import UserError
+from train.session import Session, StageName, policy_name, policy_stage
+from train.tcg.answers import reward_tests
+from train.tcg.measures import Field, measure
+from train.tcg.preferences import coevolution_pairs
+from train.tcg.stage import preferring, taught_problems
+
+
+def generator_name(iteration: int) -> str:
+    """The generator's checkpoint in a round."""
+    return "tcg" if iteration == 1 else f"tcg-{iteration:03d}"
+
+
+def run(session: Session, iteration: int) -> None:
+    """Prefers tests that reject the wrong programs of the policy of the round before, and writes RL's tests anew."""
+    config, names = session.config.tcg, StageName(iteration)
+    if not config.coevolve:
+        raise UserError("tcg.coevolve is 0: the generator stays as step 1 made it; give a number of problems")
+    if iteration < 2:
+        raise UserError("--iteration is 1, whose generator is that of train.tcg; rounds from 2 on make another")
+    if iteration > 2:
+        session.require(StageName(iteration - 1)("coevolve"), f"train.coevolve --iteration {iteration - 1}")
+    session.require(*policy_stage(iteration - 1))
+    with session.run.stage_scope(names("coevolve")) as stage:
+        policy = policy_name(iteration - 1)
+        rng = random.Random(f"{session.config.seed} coevolve {iteration}")
+        start = session.trainable(generator_name(iteration - 1), config.adapter, role="tcg")
+        _, sampler = session.sampler(start.graph, start.weights)
+        field = Field.of(session, policy)
+        before = measure(session, sampler, field)
+
+        problems = taught_problems(session)
+        chosen = rng.sample(problems, min(config.coevolve, len(problems)))
+        pairs, tokens = coevolution_pairs(session, sampler, chosen, policy)
+        weights, after = start.weights, before
+        if pairs and config.dpo_updates:
+            weights = preferring(session, stage, start, start.weights, pairs)
+            _, sampler = session.sampler(start.graph, weights)
+            after = measure(session, sampler, field)
+            tokens += after.tokens
+        stage.result["weights"] = session.save_model(generator_name(iteration), weights, start)
+        rows, last = reward_tests(session, sampler, session.parts.selfplay)
+        stage.append_shared("tests.jsonl", rows)
+        stage.result |= {f"{name}_before": value for name, value in before.figures.items()} | after.figures
+        stage.result |= {
+            "pairs": len(pairs),
+            "wrong_programs": sum(map(len, field.wrong)),
+            "problems_with_tests": sum(bool(row["tests"]) for row in rows),
+            "tokens_generated": field.tokens + before.tokens + tokens + last,
+        }
+        stage.result |= session.judging.costs()
+        stage.log(config.dpo_updates, sync_seconds=session.sync_seconds())
+
+
+if __name__ == "__main__":
+    from train.command import stage_command
+
+    stage_command(run, "coevolve", __doc__)
