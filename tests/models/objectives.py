@@ -84,11 +84,11 @@ def jitted_gradient(objective, **settings):
     return nnx.jit(nnx.grad(lambda model, batch: objective(model, batch, **settings)[0]))
 
 
-def change_by_descent(objective, model, batch, **settings):
-    """How fast each row's weighted log-probability changes along the gradient's descent."""
+def change_by_descent(objective, model, batch, score=losses.sequence_scores, **settings):
+    """How fast `score`, by default each row's weighted log-probability, changes along the gradient's descent."""
     gradient = jitted_gradient(objective, **settings)(model, batch)
     step = 1e-3 / max(float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))), 1e-6)
     state = nnx.state(model)
     moved = nnx.merge(nnx.graphdef(model), jax.tree.map(lambda w, g: w - step * g, state, gradient))
-    before, after = (compute(losses.sequence_scores, m, batch) for m in (model, moved))
+    before, after = (compute(score, m, batch) for m in (model, moved))
     return np.asarray(after - before) / step

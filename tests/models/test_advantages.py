@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,20 @@ def test_division_by_the_deviation_by_hand():
     advantages, alive = group_advantages(rewards, usable, deviation=True)
     np.testing.assert_allclose(advantages, [[1.0, -1.0, 0.0], [0, 0, 0]])
     assert alive.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("deviation", [False, True])
+def test_group_advantages_as_written_out(deviation):
+    rng = np.random.default_rng(3)
+    rewards, usable = rng.random((6, 5)), rng.random((6, 5)) < 0.7
+    found, _ = group_advantages(rewards, usable, deviation=deviation)
+    for group in range(6):
+        taken = [float(rewards[group, i]) for i in range(5) if usable[group, i]]
+        mean = sum(taken) / len(taken)
+        spread = math.sqrt(sum((one - mean) ** 2 for one in taken) / len(taken)) if deviation else 1.0
+        for i in range(5):
+            expected = (rewards[group, i] - mean) / spread if usable[group, i] and spread > 0 else 0.0
+            assert found[group, i] == pytest.approx(expected)
 
 
 # Steps.

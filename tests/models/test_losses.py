@@ -196,6 +196,24 @@ def test_pairwise_prm_padding_pairs_have_no_influence(model, batch, plain):
     close(compute(losses.prm_pairwise, model, masked)[0], -np.log(sigmoid(score[2] - score[3])))
 
 
+def last_values(model, batch):
+    """The raw score at each row's weighted places."""
+    return jnp.sum(jnp.where(batch["weight"] > 0, model.values(losses.states(model, batch)), 0.0), axis=-1)
+
+
+def test_pointwise_prm_moves_the_score_to_its_label(model, batch):
+    own = with_rows(batch, weight=batch["last"])
+    for label, sign in ((1.0, 1), (0.0, -1)):
+        labelled = with_rows(own, label=np.full((B, S), label))
+        assert sign * change_by_descent(losses.prm_pointwise, model, labelled, last_values).sum() > 0
+
+
+def test_pairwise_prm_parts_the_winner_from_the_loser(model, batch):
+    single = with_rows(batch, weight=batch["last"], valid=[1, 1, 0, 0])
+    change = change_by_descent(losses.prm_pairwise, model, single, last_values)
+    assert change[0] - change[1] > 0
+
+
 @pytest.mark.parametrize("value", [1e6, -1e6, np.inf])
 def test_labels_without_weight_have_no_influence(model, batch, value):
     own = with_rows(batch, weight=batch["last"])

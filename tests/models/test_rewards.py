@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 
 from o1coder_jax.errors import UserError
@@ -93,6 +94,19 @@ def test_constant_schedule_never_falls():
 def test_schedule_after_a_quarter_by_hand(schedule, weight):
     config = PhiConfig(outcome_weight=1.0, floor=0.5, schedule=schedule, horizon=8)
     assert config.weight(2) == pytest.approx(weight)
+
+
+def test_schedules_as_curves_between_two_points():
+    """A line, the logarithm to base H + 1 of 1 + t, and the square of a quarter of a cosine."""
+    start, floor, horizon = 0.9, 0.3, 12
+    curves = {
+        "linear": lambda t: np.interp(t, [0, horizon], [start, floor]),
+        "logarithmic": lambda t: start - (start - floor) * math.log(1 + t, 1 + horizon),
+        "cosine": lambda t: floor + (start - floor) * math.cos(math.pi * t / (2 * horizon)) ** 2,
+    }
+    for name, curve in curves.items():
+        config = PhiConfig(outcome_weight=start, floor=floor, schedule=name, horizon=horizon)
+        assert [config.weight(t) for t in range(13)] == pytest.approx([float(curve(t)) for t in range(13)])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

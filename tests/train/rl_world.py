@@ -100,7 +100,11 @@ def bandit(config: RLConfig, paths_of: Callable[[Sequence[int], Sample], Path], 
 
 
 def token_steps(prompt: Sequence[int], one: Sample, config: RLConfig, outcome: float, rated: Sequence[float]) -> Path:
-    """A sample whose every token is a step, with these process rewards, weighed as `config` says at update 0."""
+    """A sample whose every token is a step, with these process rewards, weighed as `config` says at update 0.
+
+    Samples that begin alike share nodes, as in a tree.
+    """
     ends = list(range(len(one.tokens)))
-    plain = Path(prompt, one.tokens, ends, (), outcome, 0.0, True, one.log_probability)
+    nodes = [hash(tuple(one.tokens[: end + 1])) for end in ends]
+    plain = Path(prompt, one.tokens, ends, (), outcome, 0.0, True, one.log_probability, nodes)
     return credited(plain, rated, config, config.phi.weight(0))

@@ -41,6 +41,7 @@ def paid_for_two_even_tokens(settings: RLConfig) -> list[float]:
         config(),
         config(advantages="steps", mismatch="truncated"),
         config(loss=LossConfig(cispo=True, deviation=True, length="sequence", drop_equal=False)),
+        config(advantages="tree"),
         config(algorithm="ppo", ppo=PPOConfig(critic=CRITIC)),
         config(algorithm="ppo", advantages="steps", ppo=PPOConfig(over="steps", decay=1.0, critic=HEAD)),
         config(
@@ -50,7 +51,7 @@ def paid_for_two_even_tokens(settings: RLConfig) -> list[float]:
         ),
         config(algorithm="dpo", minibatch=4, dpo=DPOConfig(beta=0.5, sft_weight=0.3)),
     ],
-    ids=["grpo", "steps-truncated", "cispo", "ppo", "ppo-steps-head", "ppo-penalty-in-reward", "dpo"],
+    ids=["grpo", "steps-truncated", "cispo", "tree", "ppo", "ppo-steps-head", "ppo-penalty-in-reward", "dpo"],
 )
 def test_bandit_of_sequences_is_solved(settings: RLConfig):
     means = paid_for_two_even_tokens(settings)

@@ -12,7 +12,7 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.policy_losses import ClipConfig
-from o1coder_jax.records import Verdict
+from o1coder_jax.records import ProcessRecord, Verdict
 from o1coder_jax.rewards import PhiConfig
 from tests.train.rl_world import SCORERS, groups_of
 from tests.train.world import opened, record, results
@@ -85,6 +85,18 @@ def test_a_leaf_that_has_not_ended_is_neither_right_nor_wrong():
     wrong = dataclasses.replace(other, verdict=Verdict.WRONG_ANSWER)
     assert len(path_pairs([right, wrong], random.Random(0))) == 1
     assert path_pairs([right, dataclasses.replace(wrong, ended="", verdict=None)], random.Random(0)) == []
+
+
+def test_stored_pairs_have_the_labels_of_the_last_judging(wee: Path, runs: Path):
+    """A tree whose right path is wrong by now has no pair, and no path that is right and wrong at once."""
+    changes: dict[str, Any] = {"algorithm": "dpo", "minibatch": 4, "dpo": DPOConfig(pairs="paths")}
+    with opened(wee, runs, upto="001-prm", rl=changes) as session:
+        rows = [row for row in session.run.read("process.jsonl") if row["iteration"] == 1]
+        with session.run.stage_scope("001-relabel") as stage:
+            failed = {"verdict": "wrong_answer", "tests": "harder", "relabelled_from": "easier"}
+            stage.append("process.jsonl", [ProcessRecord.from_json(row | failed) for row in rows])
+        rl.run(session, 1)
+        assert session.require("001-rl", "")["policy_updates"] == 0
 
 
 def test_reference_is_the_policy_as_it_is_now():
