@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from o1coder_jax import checkpoint
+from o1coder_jax.adapters import AdapterConfig
 from o1coder_jax.errors import UserError
 from o1coder_jax.policy_losses import ClipConfig
 from tests.train.rl_world import SCORERS, path
@@ -98,9 +99,13 @@ def test_round_that_could_not_be_checked_teaches_nothing():
     assert lesson([[dataclasses.replace(WALK, usable=False)]], SCORERS, PPO, critic).units == []
 
 
-@pytest.mark.parametrize("weights", ["own", "policy"])
-def test_critic_learns_and_goes_on_in_the_next_round(wee: Path, runs: Path, weights: Any):
-    ppo = PPOConfig(over="steps", penalty="reward", critic=CriticConfig(weights=weights))
+@pytest.mark.parametrize(
+    "critic",
+    [CriticConfig(weights="own"), CriticConfig(weights="policy"), CriticConfig(adapter=AdapterConfig(rank=2))],
+    ids=["own", "policy", "adapter"],
+)
+def test_critic_learns_and_goes_on_in_the_next_round(wee: Path, runs: Path, critic: CriticConfig):
+    ppo = PPOConfig(over="steps", penalty="reward", critic=critic)
     changes: dict[str, Any] = {"algorithm": "ppo", "advantages": "steps", "mismatch": "truncated", "ppo": ppo}
     with opened(wee, runs, upto="001-prm", rl=changes) as session:
         rl.run(session, 1)
@@ -134,7 +139,14 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], complaint: 
         PPOConfig(**settings)
 
 
-@pytest.mark.parametrize(("settings", "complaint"), [({"epochs": 0}, "epochs is 0"), ({"clip": 0.0}, "clip is 0.0")])
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"clip": 0.0}, "clip is 0.0"),
+        ({"adapter": AdapterConfig(dropout=0.1)}, "a critic is clipped around what it said without"),
+    ],
+)
 def test_critics_settings_out_of_range_are_refused(settings: dict[str, Any], complaint: str):
     with pytest.raises(UserError, match=complaint):
         CriticConfig(**settings)

@@ -58,6 +58,11 @@ class CriticConfig:
             raise UserError(f"rl.ppo.critic.epochs is {self.epochs}; it must be at least 1")
         if self.clip <= 0:
             raise UserError(f"rl.ppo.critic.clip is {self.clip}; it must be positive")
+        if self.adapter and self.adapter.dropout:
+            raise UserError(
+                f"rl.ppo.critic.adapter.dropout is {self.adapter.dropout}, but a critic is clipped around what it said "
+                "without; leave it out"
+            )
         if self.weights == "policy" and self.adapter:
             raise UserError(
                 "rl.ppo.critic.weights is policy, a head alone; leave rl.ppo.critic.adapter out, or set it to own"
