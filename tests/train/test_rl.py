@@ -164,6 +164,15 @@ def test_each_path_is_used_once_per_epoch():
     assert sorted(tokens) == sorted([10, 11, 12, 13, 14, 15] * 2)
 
 
+@pytest.mark.parametrize(("paths", "parts"), [(3, [3]), (8, [4, 4]), (9, [3, 3, 3]), (10, [3, 3, 4])])
+def test_no_batch_holds_the_few_that_are_left(paths: int, parts: list[int]):
+    rewards = [float(i % 2) for i in range(paths)]
+    units = lesson(groups_of([rewards]), SCORERS, CONFIG).units
+    batches = list(minibatches(units, 4, random.Random(0)))
+    assert [int((batch["weight"].sum(axis=1) > 0).sum()) for batch in batches] == parts
+    assert {batch["tokens"].shape[0] for batch in batches} == {4}
+
+
 # Rewards of a round, with a reward model and a sandbox that are made up.
 
 

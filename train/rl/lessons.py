@@ -142,14 +142,19 @@ def minibatches(
 ) -> Iterator[HostBatch]:
     """This process's rows of shuffled padded batches; each unit is in one batch of each epoch.
 
+    Batches are as few as hold all units, and as full as each other: a step on the few rows that would be left moves the
+    weights as far as any other, and knows less.
+
     A batch of pairs has the reference's log-probability of each whole row, and says which rows are no padding.
     """
     order, width = list(units), len(units[0])
     length = round_up(max(len(one["tokens"]) for unit in units for one in unit), LENGTH_BUCKET)
     for _ in range(epochs):
         rng.shuffle(order)
-        for start in range(0, len(order), rows // width):
-            examples = [one for unit in order[start : start + rows // width] for one in unit]
+        count = -(-len(order) // (rows // width))
+        for number in range(count):
+            part = order[number * len(order) // count : (number + 1) * len(order) // count]
+            examples = [one for unit in part for one in unit]
             batch = padded_batch(examples, rows, length)
             if width == 2:
                 batch["reference"] = np.where(batch["weight"] > 0, batch["reference"], 0.0).sum(axis=1)
