@@ -75,6 +75,14 @@ def two_level_interval(values: Sequence[Float[np.ndarray, " n"]], *, seed: int, 
     return _middle(two_level_means(values, seed=seed, resamples=resamples))
 
 
+def two_level_ratio_interval(
+    counts: Sequence[Float[np.ndarray, " n"]], of: Sequence[Float[np.ndarray, " n"]], *, seed: int, resamples: int
+) -> tuple[float, float]:
+    """95 % of a share: the counts of all resampled problems over the numbers that they are of."""
+    above, below = (two_level_means(values, seed=seed, resamples=resamples) for values in (counts, of))
+    return _middle(above / np.maximum(below, 1e-9))  # the same seed draws the same problems
+
+
 def two_level_means(
     values: Sequence[Float[np.ndarray, " n"]], *, seed: int, resamples: int
 ) -> Float[np.ndarray, " resamples"]:

@@ -141,6 +141,20 @@ def test_report_of_other_models(tmp_path: Path):
     assert "## Policies" not in text and "## Search" not in text
 
 
+def test_shares_are_counts_over_what_they_are_of(tmp_path: Path):
+    """Pooled over problems; however problems are drawn, never above 1."""
+    made = planned(tmp_path)
+    for one in made:
+        shares = {"kill_rate": {"counts": [4, 0, 1 + one.seed], "of": [4, 0, 4]}}
+        point = Point("end", {"tokens": 0}, figures={"kill_rate": (5 + one.seed) / 8}, shares=shares)
+        one.path.write_text(json.dumps({**result("1"), "points": [dataclasses.asdict(point)]}))
+    document = tmp_path / "r.md"
+    config = ablation({"rl": CELLS["rl"]}, document=str(document), resamples=500)
+    report.write_report(config, made)
+    [line] = [line for line in document.read_text().splitlines() if "kill_rate" in line]
+    assert "| rl | kill_rate | 3 | 0.750 [" in line and line.endswith("1.000] | 0.625 0.750 0.875 |")
+
+
 def test_figures_are_drawn(tmp_path: Path):
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra [ablate]")
     from train.ablate.plots import draw

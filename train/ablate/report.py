@@ -8,11 +8,22 @@ from pathlib import Path
 from o1coder_jax.errors import UserError
 from train.ablate import plots
 from train.ablate.config import AblateConfig
-from train.ablate.results import Found, Judged, Met, Rate, by_difficulty, collect, compare, mean_cost, meet, rate
+from train.ablate.results import (
+    COSTS,
+    Found,
+    Judged,
+    Met,
+    Rate,
+    by_difficulty,
+    collect,
+    compare,
+    mean_cost,
+    meet,
+    rate,
+    rate_of,
+)
 from train.ablate.runner import Planned
 from train.run_files import write_text
-
-COSTS = ("tokens", "executions", "updates", "seconds")
 
 
 def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str]:
@@ -160,7 +171,7 @@ def _models(found: Sequence[Found], resamples: int) -> str:
     for one in found:
         last = [one.last(seed) for seed in sorted(one.results)]
         for name in dict.fromkeys(name for point in last for name in point.figures):
-            known = rate([point.marks(name) for point in last], resamples=resamples)
+            known = rate_of([one for one in last if name in one.figures], name, resamples=resamples)
             assert known is not None
             mean, low, high, *seeds = map(_figure, (known.mean, *known.interval, *known.seeds))
             rows.append([one.name, name, str(len(seeds)), f"{mean} [{low}, {high}]", " ".join(seeds)])

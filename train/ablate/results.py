@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from o1coder_jax.significance import Difference, difference, holm, two_level_interval
+from o1coder_jax.significance import Difference, difference, holm, two_level_interval, two_level_ratio_interval
 from train.ablate.config import Comparison, Target
 from train.ablate.points import Point
 from train.ablate.runner import Planned
 
 Marks = Float[np.ndarray, " n"]
+COSTS = ("tokens", "executions", "updates", "seconds")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,15 @@ def rate(values: Sequence[Marks], *, resamples: int) -> Rate | None:
     return Rate(float(np.mean(seeds)), seeds, two_level_interval(known, seed=0, resamples=resamples))
 
 
+def rate_of(points: Sequence[Point], measure: str, *, resamples: int) -> Rate | None:
+    """The rate of a measure over the points of seeds, one each; of shares the counts over what they are of."""
+    if not points or any(measure not in point.shares for point in points):
+        return rate([point.marks(measure) for point in points], resamples=resamples)
+    counts, of = ([np.array(p.shares[measure][part], float) for p in points] for part in ("counts", "of"))
+    seeds = tuple(float(one.sum() / max(total.sum(), 1.0)) for one, total in zip(counts, of, strict=True))
+    return Rate(float(np.mean(seeds)), seeds, two_level_ratio_interval(counts, of, seed=0, resamples=resamples))
+
+
 def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamples: int) -> list[Judged]:
     """Differences of last points, paired by seed and problem; all but the primary one are corrected together."""
     cells = {one.name: one for one in found}
@@ -116,20 +126,22 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
     out = []
     for target in targets:
         cell = cells[target.cell]
-        values = [_values(cell, seed, target) for seed in sorted(cell.results)]
-        out.append(Met(target, rate([one for one in values if len(one)], resamples=resamples)))
+        seeds = sorted(cell.results)
+        points = [cell.last(seed) for seed in seeds]
+        if target.measure in COSTS:
+            found_rate = rate([np.array([point.costs[target.measure]]) for point in points], resamples=resamples)
+        elif target.difficulty:
+            found_rate = rate([_chosen(cell, seed, target) for seed in seeds], resamples=resamples)
+        else:
+            found_rate = rate_of(points, target.measure, resamples=resamples)
+        out.append(Met(target, found_rate))
     return out
 
 
-def _values(cell: Found, seed: int, target: Target) -> Marks:
-    point = cell.last(seed)
-    if target.measure in point.costs:
-        return np.array([point.costs[target.measure]])
-    marks = point.marks(target.measure)
-    if not target.difficulty:
-        return marks
-    names = cell.results[seed]["difficulty"][: len(marks)]
-    return marks[np.isin(names, target.difficulty)]
+def _chosen(cell: Found, seed: int, target: Target) -> Marks:
+    """Marks of the problems of some difficulties."""
+    marks = cell.last(seed).marks(target.measure)
+    return marks[np.isin(cell.results[seed]["difficulty"][: len(marks)], target.difficulty)]
 
 
 def _p(one: Difference | None) -> float:
