@@ -105,7 +105,7 @@ class Comparison:
         for tree, future in zip(trees, verdicts, strict=True):
             judgement = None if future is None else future.result()
             passed = False if judgement is None else judgement.accepted if judgement.checked else None
-            accepted = sum(node.judgement is not None and node.judgement.accepted for node in tree.nodes)
+            accepted = len({node.code for node in tree.nodes if node.judgement is not None and node.judgement.accepted})
             found.append(Outcome(tree.problem.id, tree.solved, passed, tree.tokens, tree.executions, accepted))
         return found
 

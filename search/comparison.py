@@ -108,7 +108,7 @@ class Outcome:
       solved: some program passed the problem's own tests.
       passed: the program that it hands in (`answer`) passes the hidden tests; None when that could not be checked.
       tokens, executions: generated, and programs run.
-      accepted: programs that passed the problem's own tests.
+      accepted: different programs that passed the problem's own tests.
     """
 
     problem: str
