@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 # Before JAX is imported anywhere. Tests that need several devices start processes of their own.
@@ -15,6 +16,9 @@ import pytest
 
 # Said before JAX meets its devices, which test modules do when they are collected: `Session.open` may say it again.
 jax.config.update("jax_num_cpu_devices", 1)
+
+# A shell's job in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
