@@ -5,12 +5,14 @@ N paths, S places of a padded row. What concerns single groups is NumPy, for gro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from o1coder_jax.estimates import expected
 
 Carry = tuple[Array, Array, Array]
 EQUAL = 1e-9  # rewards that differ by less are the same
@@ -68,7 +70,7 @@ def step_advantages(
 
 
 def tree_advantages(
-    paths: Sequence[Sequence[int]], rewards: Sequence[float], weights: Sequence[float]
+    paths: Sequence[Sequence[int]], rewards: Sequence[float], log_probabilities: Sequence[float]
 ) -> list[list[float]]:
     """Advantages of the steps of a tree (TreeRL, arXiv 2506.11902).
 
@@ -78,27 +80,22 @@ def tree_advantages(
     Args:
       paths: the nodes of each path, from below the root to a leaf.
       rewards: of each path.
-      weights: of each path in a mean. Samples weigh alike; where a tree finds each path once, however likely it is,
-        the policy's probabilities of them make V an estimate for the policy.
+      log_probabilities: what each path weighs in V, see `estimates.expected`.
 
     Returns:
       For each path one advantage per node.
     """
-    through: dict[int, list[tuple[float, float]]] = {}
-    for path, reward, weight in zip(paths, rewards, weights, strict=True):
+    through: dict[int | None, list[int]] = {None: list(range(len(paths)))}  # None is the root
+    for number, path in enumerate(paths):
         for node in path:
-            through.setdefault(node, []).append((reward, weight))
-
-    def mean(own: Iterable[tuple[float, float]]) -> float:
-        known = list(own)
-        total = sum(weight for _, weight in known)
-        return sum(reward * weight for reward, weight in known) / total if total else 0.0
-
-    value = {node: mean(own) for node, own in through.items()}
-    root = mean(zip(rewards, weights, strict=True))
+            through.setdefault(node, []).append(number)
+    value = {
+        node: expected([rewards[i] for i in own], [log_probabilities[i] for i in own]) or 0.0
+        for node, own in through.items()
+    }
     return [
         [
-            (2 * value[node] - root - (value[before] if before is not None else root)) / len(through[node]) ** 0.5
+            (2 * value[node] - value[None] - value[before]) / len(through[node]) ** 0.5
             for before, node in zip([None, *path[:-1]], path, strict=True)
         ]
         for path in paths

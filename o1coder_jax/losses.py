@@ -82,8 +82,12 @@ def sft(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
 
 def sequence_scores(model: Transformer, batch: Batch) -> Float[Array, " B"]:
     """Sum of the weighted tokens' log-probabilities, for rows of one sequence each."""
-    picked, _ = token_scores(model, batch)
-    return jnp.sum(jnp.where(batch["weight"] > 0, picked, 0.0), axis=-1)
+    return row_sums(batch, token_scores(model, batch)[0])
+
+
+def row_sums(batch: Batch, values: Float[Array, "B S"]) -> Float[Array, " B"]:
+    """The sum of each row's values where its tokens have weight."""
+    return jnp.sum(jnp.where(batch["weight"] > 0, values, 0.0), axis=-1)
 
 
 def dpo(model: Transformer, batch: Batch, *, beta: float, sft_weight: float) -> tuple[Array, Metrics]:
@@ -96,7 +100,7 @@ def dpo(model: Transformer, batch: Batch, *, beta: float, sft_weight: float) -> 
     The metric `kl` is the mean of log ref - log pi per token of both: KL(ref || pi) where the reference wrote them.
     """
     picked, entropy = token_scores(model, batch)
-    score = jnp.sum(jnp.where(batch["weight"] > 0, picked, 0.0), axis=-1)
+    score = row_sums(batch, picked)
     gain = (score - batch["reference"]).reshape(-1, 2)
     margin = beta * (gain[:, 0] - gain[:, 1])
     chosen_tokens = jnp.sum(batch["weight"], axis=-1).reshape(-1, 2)[:, 0]
@@ -129,6 +133,6 @@ def prm_pairwise(model: Transformer, batch: Batch) -> tuple[Array, Metrics]:
     padding pairs.
     """
     score = model.values(states(model, batch))
-    last = jnp.sum(jnp.where(batch["weight"] > 0, score, 0.0), axis=-1).reshape(-1, 2)
+    last = row_sums(batch, score).reshape(-1, 2)
     margin = last[:, 0] - last[:, 1]
     return pair_mean(batch, -jax.nn.log_sigmoid(margin)), {"accuracy": pair_mean(batch, (margin > 0) * 1.0)}

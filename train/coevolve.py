@@ -17,7 +17,7 @@ from train.session import Session, StageName, policy_name, policy_stage
 from train.tcg.answers import reward_tests
 from train.tcg.measures import Field, measure
 from train.tcg.preferences import coevolution_pairs
-from train.tcg.stage import preferring, taught_problems
+from train.tcg.stage import fitting_pairs, preferring, taught_problems
 
 
 def generator_name(iteration: int) -> str:
@@ -45,9 +45,10 @@ def run(session: Session, iteration: int) -> None:
 
         problems = taught_problems(session)
         chosen = rng.sample(problems, min(config.coevolve, len(problems)))
-        pairs, tokens = coevolution_pairs(session, sampler, chosen, policy)
+        found, tokens = coevolution_pairs(session, sampler, chosen, policy)
+        pairs = fitting_pairs(found, config.batch.length)
         weights, after = start.weights, before
-        if pairs and config.dpo_updates:
+        if pairs:
             weights = preferring(session, stage, start, start.weights, pairs)
             _, sampler = session.sampler(start.graph, weights)
             after = measure(session, sampler, field)

@@ -7,13 +7,13 @@ the file `ledger.jsonl` of the run folder: what an unfinished stage added is tak
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.estimates import expected
 from o1coder_jax.records import Problem
 from search.tree import Node, Tree
 
@@ -167,11 +167,9 @@ def of_tree(tree: Tree, iteration: int) -> Tally:
     checked = [end for end in ends if tree.nodes[end].terminal and tree.nodes[end].reward is not None]
     if not checked:
         return Tally(tree.problem.id, iteration, "search", 0, 0)
-    scores = [sum(tree.nodes[step].log_probability for step in tree.path(end)) for end in checked]
-    marks = [
-        (float(_accepted(tree.nodes[end])), math.exp(s - max(scores))) for end, s in zip(checked, scores, strict=True)
-    ]
-    return Tally(tree.problem.id, iteration, "search", _as_samples(marks), len(checked))
+    chances = [sum(tree.nodes[step].log_probability for step in tree.path(end)) for end in checked]
+    passed = expected([float(_accepted(tree.nodes[end])) for end in checked], chances) or 0.0
+    return Tally(tree.problem.id, iteration, "search", round(len(checked) * passed), len(checked))
 
 
 def _accepted(node: Node) -> bool:
@@ -181,19 +179,17 @@ def _accepted(node: Node) -> bool:
 def of_groups(
     problems: Sequence[Problem],
     marks: Iterable[Sequence[float | None]],
-    weights: Iterable[Sequence[float]],
+    log_probabilities: Iterable[Sequence[float]],
     iteration: int,
 ) -> list[Tally]:
-    """RL's groups, one for each problem: R of each path, None where it could not be checked; and what each weighs."""
+    """RL's groups, one for each problem: R of each path, None where it could not be checked.
+
+    Args:
+      log_probabilities: what each path weighs, see `estimates.expected`: of a tree's paths as in `of_tree`.
+    """
     found = []
-    for problem, group, weighed in zip(problems, marks, weights, strict=True):
-        checked = [(mark, weight) for mark, weight in zip(group, weighed, strict=True) if mark is not None]
-        right = _as_samples(checked)
-        found.append(Tally(problem.id, iteration, "rl", right, len(checked)))
+    for problem, group, likely in zip(problems, marks, log_probabilities, strict=True):
+        checked = [(mark, one) for mark, one in zip(group, likely, strict=True) if mark is not None]
+        passed = expected([mark for mark, _ in checked], [one for _, one in checked]) or 0.0
+        found.append(Tally(problem.id, iteration, "rl", round(len(checked) * passed), len(checked)))
     return found
-
-
-def _as_samples(checked: Sequence[tuple[float, float]]) -> int:
-    """How many of so many samples would be right, from marks and weights of paths that need not be samples."""
-    total = sum(weight for _, weight in checked)
-    return round(len(checked) * sum(mark * weight for mark, weight in checked) / total) if total else 0

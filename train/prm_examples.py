@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from o1coder_jax.errors import UserError
+from o1coder_jax.estimates import expected
 from o1coder_jax.records import ProcessRecord, StepRecord, Verdict, content_hash, sibling_pairs
 from train.continuations import Continued, Place
 from train.data import ALL, BatchConfig, Batches, Example, HostBatch, chosen_batches, padded_batch
@@ -98,10 +98,8 @@ def by_chances(records: Sequence[ProcessRecord]) -> list[ProcessRecord]:
         found = ends.get((record.iteration, record.tree, step.node))
         if found is None:
             return dataclasses.replace(step, value=None, visits=0)
-        most = max(score for score, _ in found)
-        weights = [math.exp(score - most) for score, _ in found]
-        passed = sum(weight for weight, (_, correct) in zip(weights, found, strict=True) if correct)
-        return dataclasses.replace(step, value=passed / sum(weights), visits=len(found))
+        value = expected([float(correct) for _, correct in found], [score for score, _ in found])
+        return dataclasses.replace(step, value=value, visits=len(found))
 
     return [dataclasses.replace(one, steps=tuple(label(one, step) for step in one.steps)) for one in records]
 

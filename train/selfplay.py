@@ -32,23 +32,33 @@ def loop(session: Session) -> None:
         if why := reason_to_stop(session.config.stopping, finished_stages(session.run.folder), i):
             print(f"\nthe loop ends after round {i - 1}: {why}", flush=True)
             break
-        if i > 1 and session.config.tcg.coevolve:
-            step(session, name("coevolve"), "step 1 again: the generator against the policy as it is", coevolve.run, i)
-        searching = "step 2 of 6: reasoning data from search" if i == 1 else "step 6 of 6: new reasoning data"
-        step(session, name("search"), searching, reason.run, i)
-        if session.config.labels.relabel:
-            step(session, name("relabel"), "new labels, where tests have changed", relabel.run, i)
-        step(session, name("sft"), "step 3 of 6: fine-tune the policy on verified paths", sft.run, i)
-        step(session, name("prm"), "step 4 of 6: train the process reward model", prm.run, i)
-        step(session, name("rl"), "step 5 of 6: improve the policy by RL", rl.run, i)
-        if session.config.prm.weights == "policy":
-            step(session, name("head"), "the value head, on the policy of the next search", head.run, i)
+        for stage, title, run in round_stages(session.config, i):
+            step(session, name(stage), title, run, i)
         step(session, name("evaluate"), "held-out problems", evaluate.run, i)
         summary = summarise(session)
         session.run.write_summary(summary)
         print_table(summary)
     if session.config.rivals.run:
         rivals.run(session)
+
+
+def round_stages(config: Config, iteration: int) -> list[tuple[str, str, Callable[[Session, int], None]]]:
+    """The stages of a round but its evaluation: name, title, what runs it."""
+    searching = "step 2 of 6: reasoning data from search" if iteration == 1 else "step 6 of 6: new reasoning data"
+    again, new_labels = (
+        "step 1 again: the generator against the policy as it is",
+        "new labels, where tests have changed",
+    )
+    last = "the value head, on the policy of the next search"
+    return [
+        *([("coevolve", again, coevolve.run)] if iteration > 1 and config.tcg.coevolve else []),
+        ("search", searching, reason.run),
+        *([("relabel", new_labels, relabel.run)] if config.labels.relabel else []),
+        ("sft", "step 3 of 6: fine-tune the policy on verified paths", sft.run),
+        ("prm", "step 4 of 6: train the process reward model", prm.run),
+        ("rl", "step 5 of 6: improve the policy by RL", rl.run),
+        *([("head", last, head.run)] if config.prm.weights == "policy" else []),
+    ]
 
 
 def step(session: Session, stage: str, title: str, run: Callable[..., None], *arguments: int) -> None:

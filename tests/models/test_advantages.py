@@ -98,7 +98,7 @@ def test_steps_are_divided_by_the_deviation_of_the_paths():
 
 def test_tree_advantages_by_hand():
     """Node 1 leads to leaves 3 (right) and 4 (wrong), node 2 is a leaf (wrong): values 1/2, 0, and 1/3 at the root."""
-    found = tree_advantages([[1, 3], [1, 4], [2]], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+    found = tree_advantages([[1, 3], [1, 4], [2]], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
     shared = ((0.5 - 1 / 3) + (0.5 - 1 / 3)) / np.sqrt(2)
     right, wrong = (1 - 1 / 3) + (1 - 0.5), (0 - 1 / 3) + (0 - 0.5)
     assert found == [
@@ -118,7 +118,7 @@ def test_tree_without_a_path_has_none():
 
 def test_paths_that_a_tree_found_once_weigh_by_how_likely_they_are():
     """Of three different paths one is right and nine times in ten the policy's: V(root) is 0.9, not 1/3."""
-    right, wrong, other = tree_advantages([[1], [2], [3]], [1.0, 0.0, 0.0], [0.9, 0.06, 0.04])
+    right, wrong, other = tree_advantages([[1], [2], [3]], [1.0, 0.0, 0.0], np.log([0.9, 0.06, 0.04]).tolist())
     assert [*right, *wrong, *other] == pytest.approx([2 * (1 - 0.9), 2 * (0 - 0.9), 2 * (0 - 0.9)])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from o1coder_jax.errors import UserError
-from o1coder_jax.estimates import mean, pass_at_k
+from o1coder_jax.estimates import expected, mean, pass_at_k
 from o1coder_jax.records import Judgement, Verdict
 from o1coder_jax.rewards import PhiConfig, phi, step_credits, terminal_reward
 
@@ -141,6 +141,14 @@ def test_pass_at_k_is_the_share_of_draws_with_a_success(samples):
 def test_pass_at_more_than_the_samples_is_refused():
     with pytest.raises(ValueError, match="pass@5 needs at least 5 samples, not 4"):
         pass_at_k(4, 2, 5)
+
+
+def test_expected_weighs_by_probability():
+    """0.6 and 0.2 of 0.8; far below what a float holds, and for samples the plain mean."""
+    likely = [math.log(0.6), math.log(0.2)]
+    assert expected([1.0, 0.0], likely) == pytest.approx(0.75)
+    assert expected([1.0, 0.0], [one - 2000 for one in likely]) == pytest.approx(0.75)
+    assert expected([1.0, 0.0, 0.0, 1.0], [0.0] * 4) == 0.5 and expected([], []) is None
 
 
 def test_mean_of_nothing_is_none():

@@ -191,6 +191,16 @@ def test_passes_are_shares_of_the_rollouts_below():
     ]
 
 
+def test_leaf_that_has_not_ended_is_no_failed_rollout():
+    good = record("a", [([6], 0.7), ([7], 0.9)], nodes=[1, 2])
+    rated = dataclasses.replace(record("a", [([6], 0.7), ([8], 0.5)], nodes=[1, 3]), ended="", verdict=None)
+    found = by_passes([good, rated])
+    assert [[(step.value, step.visits) for step in one.steps] for one in found] == [
+        [(1.0, 1), (1.0, 1)],
+        [(1.0, 1), (None, 0)],
+    ]
+
+
 def test_chances_weigh_each_path_by_its_probability_from_the_step_on():
     """Below step 1: the good program with 1/2, two bad ones with 1/8 each; below the root's other step, one bad."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -119,12 +120,12 @@ def test_setting_out_of_range_is_refused(key: str, value: float, said: str):
 
 
 def test_groups_count_what_could_be_checked():
-    known = of_groups([problem("a"), problem("b")], [[1.0, None, 0.0], [0.0, 1.0, 0.0]], [[1.0] * 3] * 2, 2)
+    known = of_groups([problem("a"), problem("b")], [[1.0, None, 0.0], [0.0, 1.0, 0.0]], [[0.0] * 3] * 2, 2)
     assert known == [Tally("a", 2, "rl", 1, 2), Tally("b", 2, "rl", 1, 3)]
 
 
 def test_paths_of_a_tree_count_as_often_as_the_policy_would_draw_them():
-    [one] = of_groups([problem("a")], [[1.0, 0.0, 0.0, None]], [[0.9, 0.06, 0.04, 1.0]], 2)
+    [one] = of_groups([problem("a")], [[1.0, 0.0, 0.0, None]], [[math.log(p) for p in (0.9, 0.06, 0.04, 1.0)]], 2)
     assert one == Tally("a", 2, "rl", 3, 3)  # round(3 * 0.9)
 
 

@@ -16,7 +16,7 @@ from tests.train.world import opened
 from train import continuations, prm, prm_labels
 from train.continuations import Answer
 from train.prm import PRMConfig
-from train.prm_drawn import DrawnConfig, drawn_paths, paths_of, roots
+from train.prm_drawn import DrawnConfig, drawn_paths, drawn_tokens, paths_of, roots
 from train.prm_examples import held_out, is_held_out, pointwise_examples
 
 DEFINE, REFINE, CODE = f"0. define: x{STEP_END}", f"1. refine: y{STEP_END}", f"2. code:\n```python\nz\n```{END}"
@@ -129,6 +129,9 @@ def test_stage_draws_for_problems_that_are_not_held_out_and_learns_from_them(wee
         assert result["drawn"] == 2 * len(searched) + 3 * len(training) > 0
         assert {one.policy for one in rows} == {session.load_policy("policy-000").fingerprint}
         assert result["executions"] > 0 and not result["skipped"]
+        assert (
+            result["tokens_generated"] == drawn_tokens(rows) > sum(len(s.tokens) for one in rows for s in one.steps[:1])
+        )
         assert result["examples"] > len(pointwise_examples(one for one in records if not held_out(one)))
 
 

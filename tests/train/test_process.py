@@ -21,6 +21,12 @@ def test_only_the_last_labels_of_a_tree_count():
     assert current([old, other, new]) == [other, new]
 
 
+def test_labels_of_tests_that_came_back_are_read_once():
+    first, then, again = (labelled(tests, Verdict.ACCEPTED) for tests in "xyx")
+    found = current([first, then, again])
+    assert len(found) == 1 and found[0] is again
+
+
 def test_path_that_lost_its_visits_with_new_labels_is_gone():
     lost = labelled("x", Verdict.ACCEPTED, tokens=2)
     assert current([labelled("x", Verdict.ACCEPTED), lost, new := labelled("y", Verdict.ACCEPTED)]) == [new]

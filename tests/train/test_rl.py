@@ -70,6 +70,19 @@ def test_path_that_could_not_be_checked_has_no_influence(advantages: Any):
     assert advantages_of(group, config)[:2] != two
 
 
+def test_path_of_a_tree_weighs_by_its_probability():
+    """The right one is nine times in ten the policy's: V(root) is 0.9, and it is hardly better than that."""
+    group = [path([7], [reward], nodes=[n]) for n, reward in enumerate((1.0, 0.0))]
+    likely = [
+        dataclasses.replace(one, log_probability=float(np.log(p))) for one, p in zip(group, (0.9, 0.1), strict=True)
+    ]
+    config = RLConfig(advantages="tree")
+    assert np.ravel(advantages_of(likely, config)) == pytest.approx([0.2, -1.8])
+    assert np.ravel(advantages_of(group, config)) == pytest.approx([1.0, -1.0])
+    stored = dataclasses.replace(record("a", [([10], 1.0), ([11], 1.0)]), prompt_tokens=(1,))
+    assert record_path(stored, np.zeros(3), config, 1.0).log_probability == stored.log_probability != 0.0
+
+
 def test_group_that_differs_only_in_what_could_not_be_checked_is_dropped():
     assert examples(groups_of([[1.0, 1.0, 0.0]], [[True, True, False]])) == []
 
@@ -295,6 +308,8 @@ def test_stage_learns_from_trees_that_it_grows(wee: Path, runs: Path):
         [row] = [row for row in session.run.read("metrics.jsonl") if row["stage"] == "001-rl"]
         assert result["weights"] != results(wee)["001-sft"]["weights"]
         assert row["groups_used"] > 0 and "mismatch" not in row and result["executions"] > 0
+        told = [one for one in session.run.read("ledger.jsonl") if one["source"] == "rl"]
+        assert told and result["tokens_generated"] > 0
 
 
 def test_stage_without_a_test_keeps_the_policy_and_says_so(wee: Path, runs: Path):

@@ -26,7 +26,7 @@ from train.tcg import TCGConfig, answers, examples, measures, preferences
 from train.tcg.answers import Answers, reward_tests, valid_cases
 from train.tcg.examples import dpo_batch, draws
 from train.tcg.measures import Field, Share, figures_of, random_suite, valid_suite, wrong_programs
-from train.tcg.stage import balanced
+from train.tcg.stage import balanced, fitting_pairs
 
 CASES = tuple(TestCase(f"{i}\n", str(i)) for i in range(5))
 NOTHING = Sample((), (), ended=True)
@@ -308,6 +308,28 @@ def test_answers_whose_valid_tests_reject_wrong_programs_win(monkeypatch: pytest
     problems = [Problem(name, "s", Form.STDIN, CASES, solutions=("9",)) for name in "ab"]
     [(best, worst)], _ = preferences.coevolution_pairs(session, None, problems)
     assert (answer_of(best), answer_of(worst)) == ("in: 1\nout: 0<END>", "in: 9\nout: 0<END>")
+
+
+def test_what_could_not_be_checked_is_on_no_side_of_a_pair(monkeypatch: pytest.MonkeyPatch):
+    drawn = [[sample("in: 7 2\nout: 0<Step_End>nothing<END>"), *[sample("in: 1 2\nout: 0<END>")] * 3]]
+    monkeypatch.setattr(preferences, "sampled", lambda *arguments, **options: drawn)
+    monkeypatch.setattr(preferences, "wrong_programs", lambda *arguments: ([["1"]], 0))
+    asked = [Problem("a", "s", Form.STDIN, CASES, solutions=("5",))]
+    for broken, pairs in ((False, 1), (True, 0)):
+        session: Any = Generator()
+        session.broken = broken
+        assert len(preferences.compared_pairs(session, None, asked)[0]) == pairs
+        assert len(preferences.coevolution_pairs(session, None, asked)[0]) == pairs
+
+
+def test_pairs_that_do_not_fit_a_row_are_left_out():
+    short, long = example([1], [2, 3]), example([1], [2, 3, 4])
+    assert fitting_pairs([(short, short), (short, long)], 3) == [(short, short)]
+
+
+def test_generator_that_learns_nothing_does_not_meet_policies():
+    with pytest.raises(UserError, match=r"tcg\.coevolve is 5, but tcg\.dpo_updates is 0"):
+        TCGConfig(coevolve=5, dpo_updates=0)
 
 
 def test_no_source_of_pairs_drowns_in_another():

@@ -15,7 +15,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum.task import task_of
 from o1coder_jax.problems.curriculum.values import random_input
 from o1coder_jax.records import TestCase
-from train import coevolve, head, prm, prm_judge, reason, relabel, rl, sft
+from train import prm_judge, rl
 from train.ablate.coins import judged_by_coins
 from train.ablate.points import Point, costs_of, measured
 from train.ablate.searches import search
@@ -23,6 +23,7 @@ from train.prm_judge import FIGURES, JudgeConfig
 from train.rivals.budget import Budget, spent
 from train.rivals.compare import train as train_rival
 from train.run import finished_stages
+from train.selfplay import round_stages
 from train.session import Session, StageName, policy_name
 from train.tcg.answers import reward_tests
 from train.tcg.measures import Field
@@ -67,15 +68,8 @@ def loop(session: Session, task: Task) -> list[Point]:
     points: list[Point] = []
     for i in range(1, session.config.iterations + 1):
         with _judge(session, task):
-            if i > 1 and session.config.tcg.coevolve:
-                _once(session, StageName(i)("coevolve"), coevolve.run, i)
-            _once(session, StageName(i)("search"), reason.run, i)
-            if session.config.labels.relabel:
-                _once(session, StageName(i)("relabel"), relabel.run, i)
-            for name, run in (("sft", sft.run), ("prm", prm.run), ("rl", rl.run)):
+            for name, _, run in round_stages(session.config, i):
                 _once(session, StageName(i)(name), run, i)
-            if session.config.prm.weights == "policy":
-                _once(session, StageName(i)("head"), head.run, i)
         points.append(measured(session, f"round {i}", policy_name(i), costs_of(_spent(session, i)), samples=0))
     best = max(range(len(points)), key=lambda i: (points[i].validation or 0.0, i))
     costs = points[-1].costs

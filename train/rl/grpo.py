@@ -10,7 +10,7 @@ from o1coder_jax.advantages import EQUAL, group_advantages, step_advantages, tre
 from train.data import Example
 from train.rl.config import RLConfig
 from train.rl.lessons import Lesson, Scorers, advantage_figures, corrected, path_example, with_probabilities
-from train.rl.rounds import Group, weights_of
+from train.rl.rounds import Group
 
 
 def advantages_of(group: Group, config: RLConfig) -> list[list[float]]:
@@ -19,12 +19,8 @@ def advantages_of(group: Group, config: RLConfig) -> list[list[float]]:
     if config.advantages == "steps":
         return step_advantages([path.credits for path in group], usable, deviation=deviation)
     if config.advantages == "tree":
-        usable_paths = [path for path in group if path.usable]
-        found = iter(
-            tree_advantages(
-                [path.nodes for path in usable_paths], [path.reward for path in usable_paths], weights_of(usable_paths)
-            )
-        )
+        known = [(path.nodes, path.reward, path.log_probability) for path in group if path.usable]
+        found = iter(tree_advantages(*zip(*known, strict=True)) if known else ())
         return [next(found) if path.usable else [0.0] * len(path.ends) for path in group]
     rewards = np.array([path.reward for path in group])
     advantages, _ = group_advantages(rewards, np.array(usable), deviation=deviation)

@@ -36,7 +36,7 @@ from train.rl import dpo, grpo, ppo
 from train.rl.config import RLConfig
 from train.rl.critic import Critic
 from train.rl.lessons import Lesson, Scorers, minibatches, per_token, probabilities
-from train.rl.rounds import Drawn, Group, Rater, Tests, figures, grown_groups, marks, sampled_groups, weights_of
+from train.rl.rounds import Drawn, Group, Rater, Tests, figures, grown_groups, marks, sampled_groups
 from train.run import Stage
 from train.session import Session, StageName, policy_name
 from train.step import Objective, Trainer
@@ -77,7 +77,8 @@ def run(session: Session, iteration: int) -> None:
             groups, drawn = draw(session, trainer, rate, chosen, tests, weight, salt=1000 * iteration + update)
             tokens += drawn
             if groups:
-                found = of_groups(chosen, marks(groups), [weights_of(group) for group in groups], iteration)
+                likely = [[path.log_probability for path in group] for group in groups]
+                found = of_groups(chosen, marks(groups), likely, iteration)
                 stage.append_shared(LEDGER, ledger.add(found))
             lesson = teach(groups, rng)
             metrics = figures(groups) | lesson.figures

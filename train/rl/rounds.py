@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,8 +26,6 @@ from train.session import Session
 Rater = Callable[[Sequence[Sequence[int]]], list[np.ndarray]]
 """r after every token of each sequence."""
 Tests = dict[str, tuple[TestCase, ...]]
-Drawn = tuple["list[Group]", int]
-"""Groups, and the tokens that were generated for them."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,8 @@ class Path:
 
 
 Group = list[Path]
-
-
-def weights_of(group: Sequence[Path]) -> list[float]:
-    """What each path weighs in a mean over the policy's paths; the likeliest one weighs 1."""
-    most = max((path.log_probability for path in group), default=0.0)
-    return [math.exp(path.log_probability - most) for path in group]
+Drawn = tuple[list[Group], int]
+"""Groups, and the tokens that were generated for them."""
 
 
 def credited(path: Path, rated: Sequence[float], config: RLConfig, weight: float) -> Path:

@@ -96,6 +96,11 @@ class TCGConfig:
         ).split():
             if getattr(self, name) < 0:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")
+        if self.coevolve and not self.dpo_updates:
+            raise UserError(
+                f"tcg.coevolve is {self.coevolve}, but tcg.dpo_updates is 0, so that nothing would be learned; set it "
+                "above 0, or leave tcg.coevolve out"
+            )
         if self.written.traced != (self.trace == "clauses"):
             has = "has no field {trace}" if self.trace == "clauses" else "has the field {trace}"
             raise UserError(f"tcg.template {has}, but tcg.trace is {self.trace}; change one of them")

@@ -127,11 +127,9 @@ def kills(
     ]
     verdicts = iter(session.judging.submit_all(submissions).result())
     out: list[list[bool | None]] = []
-    for codes, suite in zip(wrong, suites, strict=True):
+    for codes in wrong:
         own = [next(verdicts) for _ in codes]
-        out.append(
-            [(not v.accepted if v.checked else None) if v is not None else (None if suite else False) for v in own]
-        )
+        out.append([False if v is None else not v.accepted if v.checked else None for v in own])
     return out
 
 

@@ -138,7 +138,7 @@ def coevolution_pairs(
     pairs = []
     for place, (problem, drawn) in enumerate(zip(problems, samples, strict=True)):
         own = [one for one in scored[place * RIVALS : (place + 1) * RIVALS] if one is not None]
-        if len(own) < RIVALS:
+        if len(own) < RIVALS:  # some of them could not be checked
             continue
         best, worst = (own.index(find(own)) for find in (max, min))
         if own[best] > own[worst] and drawn[best].ended:
@@ -162,9 +162,8 @@ def scores(
     out: list[float | None] = []
     for a, fine, dead in zip(answers, valid, killed, strict=True):
         pieces = len(a.cases) + a.malformed
-        known = [one for one in (*fine, *dead) if one is not None]
-        checked = len(known) == len(fine) + len(dead)
-        out.append(
-            sum(map(bool, fine)) / max(pieces, 1) + sum(map(bool, dead)) / max(len(dead), 1) if checked else None
-        )
+        if None in (*fine, *dead):
+            out.append(None)
+        else:
+            out.append(fine.count(True) / max(pieces, 1) + dead.count(True) / max(len(dead), 1))
     return out

@@ -112,14 +112,16 @@ def preference_pairs(
     if config.shuffled:
         enough = min((len(pairs) for pairs in found.values() if pairs), default=len(problems))
         found["shuffled"] = shuffled_pairs(session, rng.sample(problems, min(enough, len(problems))), rng)
-    fit_in = {
-        name: [p for p in pairs if max(len(one["tokens"]) for one in p) <= config.batch.length]
-        for name, pairs in found.items()
-    }
+    fit_in = {name: fitting_pairs(pairs, config.batch.length) for name, pairs in found.items()}
     stage.result |= {f"pairs_{name}": len(pairs) for name, pairs in fit_in.items()}
     pairs = balanced(list(fit_in.values()), rng)
     stage.result["pairs"] = len(pairs)
     return pairs, tokens
+
+
+def fitting_pairs(pairs: Sequence[Pair], length: int) -> list[Pair]:
+    """Those of which neither side is longer than a row."""
+    return [pair for pair in pairs if max(len(one["tokens"]) for one in pair) <= length]
 
 
 def balanced(sources: Sequence[Sequence[Pair]], rng: random.Random) -> list[Pair]:
