@@ -1,6 +1,6 @@
 """Step 1 again, before each round after the first: the generator meets the programs that the policy writes by now.
 
-    python -m train.coevolve --config configs/tiny.yaml --config configs/coevolve.yaml --iteration 2
+    python -m train.coevolve --config configs/tiny.yaml --config configs/coevolve.yaml --name coevolve --iteration 2
 
 Only with `tcg.coevolve`. The better the policy, the subtler its mistakes: of several answers of the generator to a
 problem, the one whose valid tests reject most of the policy's wrong programs is preferred (`train/tcg/preferences.py`).

@@ -132,10 +132,11 @@ def _write_adapter(folder: Path, saved: Path, like: Path | None, source: Path | 
 
 
 def checkpoint_name(run: Path, role: str) -> str:
-    """The best policy (before the evaluation the latest), the latest process reward model, the generator."""
+    """The best policy (before the evaluation the latest), the latest process reward model, the latest generator."""
     names = sorted(path.name for path in (run / "checkpoints").glob("*"))
-    fixed = {"policy": "best", "prm": "", "tcg": "tcg"}[role]
-    found = [fixed] if fixed in names else [name for name in names if re.fullmatch(rf"{role}-\d+", name)]
+    if role == "policy" and "best" in names:
+        return "best"
+    found = [name for name in names if re.fullmatch(rf"{role}(-\d+)?", name)]  # the first generator has no number
     if not found:
         raise UserError(f"{run} has no checkpoint of a {role} yet; it has {', '.join(names) or 'none at all'}")
     return found[-1]

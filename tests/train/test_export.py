@@ -20,6 +20,7 @@ from o1coder_jax.tokenizer import Tokenizer
 from tests.models.test_parity import needs_torch, torch
 from tests.tiny import one_device
 from tests.train.world import bare_command
+from train.export import checkpoint_name
 
 
 def export(*arguments: object):
@@ -33,6 +34,16 @@ def policy(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.status == 0, done.err
     assert done.out.startswith(f"{out}: policy-001 of {wee} (")
     return out
+
+
+def test_a_role_that_names_no_checkpoint_has_its_best_or_latest(tmp_path: Path):
+    for name in ("policy-000", "policy-002", "prm-001", "prm-002", "tcg", "tcg-002", "tcg-sft", "sft-002"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    found = {role: checkpoint_name(tmp_path, role) for role in ("policy", "prm", "tcg")}
+    assert found == {"policy": "policy-002", "prm": "prm-002", "tcg": "tcg-002"}
+    (tmp_path / "checkpoints" / "best").mkdir()
+    (tmp_path / "checkpoints" / "tcg-002").rmdir()
+    assert [checkpoint_name(tmp_path, role) for role in ("policy", "tcg")] == ["best", "tcg"]
 
 
 def test_a_policy_is_read_again_as_it_was(policy: Path, wee: Path):
