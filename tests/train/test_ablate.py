@@ -300,6 +300,29 @@ def test_cells_at_once_have_cores_of_their_own(tmp_path: Path, monkeypatch: pyte
     assert {one.result()["cores"] for one in cells} == {1, 2}  # type: ignore[index]
 
 
+def test_cells_at_once_are_of_different_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So neither waits while the other makes the starting point of both."""
+    started: list[tuple[str, int]] = []
+
+    def made(self: Runner, one: Planned, equal: object, cores: list[int]) -> str:
+        started.append((one.name, one.seed))
+        write_long_json(one.path, {"key": one.key, "points": []})
+        return "0 s"
+
+    monkeypatch.setattr(Runner, "_made", made)
+    one = ablation(runs=str(tmp_path / "runs"), results=str(tmp_path / "results"))
+    cells = plan(one, 3)
+    for place in cells:
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5})
+    with Runner(one, cells, 2) as running:
+        lines = [line.split(":")[0] for line in running.run_all(cells)]
+    names = list(one.all_cells())
+    pairs = [f"{name}, seed {seed}" for name in names for seed in (0, 1)]
+    assert lines == [*pairs, *(f"{name}, seed 2" for name in names)]
+    assert sorted(started) == sorted((name, seed) for name in names for seed in range(3))
+
+
 def test_more_jobs_than_cores_are_refused(small: tuple[list[str], Path]):
     done = bare_command("ablate", *small[0], "--jobs", "1000")
     assert done.status == 2 and "--jobs is 1000; give 1 to" in done.err

@@ -79,6 +79,7 @@ class Runner:
         self.runs = Path(ablation.runs)
         self.jobs = self.runs / "jobs"
         self.jobs.mkdir(parents=True, exist_ok=True)
+        self._at_once = jobs
         self._cores: queue.Queue[list[int]] = queue.Queue()
         for share in _shares(sorted(os.sched_getaffinity(0)), jobs):
             self._cores.put(share)
@@ -103,7 +104,8 @@ class Runner:
         self._lock.close()
 
     def run_all(self, cells: Sequence[Planned]) -> Iterator[str]:
-        """Runs cells, those first that come first; gives for each a line that says how it went."""
+        """Runs cells, of as many seeds at a time as there are jobs; gives for each a line that says how it went."""
+        cells = _side_by_side(cells, self._at_once)
         for one in cells:
             self._done[one.name, one.seed] = self._workers.submit(self._run, one)
         for one in cells:
@@ -181,6 +183,13 @@ class Runner:
             lines = Path(log.name).read_text(encoding="utf-8", errors="replace").splitlines()
             return f"failed ({lines[-1] if lines else f'status {status}'}); see {log.name}"
         return ""
+
+
+def _side_by_side(cells: Sequence[Planned], jobs: int) -> list[Planned]:
+    """Cells of `jobs` seeds in turn: those that run at once make starting points of their own, and need not wait for
+    each other's."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(one.name for one in cells))}
+    return sorted(cells, key=lambda one: (one.seed // jobs, places[one.name], one.seed))
 
 
 def _shares(cores: list[int], jobs: int) -> list[list[int]]:
