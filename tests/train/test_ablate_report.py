@@ -56,6 +56,17 @@ def test_primary_claim_is_tested_by_itself_and_the_others_together():
     assert missing.difference is None and missing.adjusted is None
 
 
+def test_bases_that_differ_are_told():
+    def cell(name: str, bases: str) -> Found:
+        return Found(name, "", {i: {**result("1110"), "start": {"bootstrap": base}} for i, base in enumerate(bases)})
+
+    [judged] = compare([cell("a", "xyz"), cell("b", "xxx")], [Comparison("a", "b")], resamples=99)
+    assert judged.apart == (1, 2)
+    assert "is in the difference: a - b (seeds 1, 2)." in report._comparisons([judged], 3)
+    [same] = compare([cell("a", "xyz"), cell("b", "xyz")], [Comparison("a", "b")], resamples=99)
+    assert "of its own" not in report._comparisons([same], 3)
+
+
 def test_rates_by_difficulty_by_hand():
     """Seed 0 solves one of two and both; seed 1 none and one of two."""
     found = Found("a", "", {0: result("1101"), 1: result("0001")})

@@ -89,7 +89,22 @@ def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
             ]
         )
     head = ["claim", "measure", "difference [95 %]", "by seed", "p", "p by seeds", ""]
-    return "## Claims\n\n" + _table(head, rows)
+    return "## Claims\n\n" + _table(head, rows) + _bases(judged)
+
+
+def _bases(judged: Sequence[Judged]) -> str:
+    """Which cells are compared though their bases are not the same."""
+    pairs = {
+        f"{one.comparison.better} - {one.comparison.than} (seeds {', '.join(map(str, one.apart))})": None
+        for one in judged
+        if one.apart and one.difference is not None
+    }
+    return (
+        "\nHere each has a base of its own, made on another machine or by another number of cores (same settings, same "
+        f"seed, sums rounded differently), so that chance between bases is in the difference: {'; '.join(pairs)}.\n"
+        if pairs
+        else ""
+    )
 
 
 def _verdict(low: float, high: float, p: float) -> str:

@@ -55,11 +55,16 @@ class Rate:
 
 @dataclass(frozen=True)
 class Judged:
-    """A comparison and what was found; None where no seed has both cells."""
+    """A comparison and what was found; None where no seed has both cells.
+
+    Attributes:
+      apart: seeds whose two cells began from different bases.
+    """
 
     comparison: Comparison
     difference: Difference | None
     adjusted: float | None
+    apart: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,12 @@ def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamp
     family = [i for i, one in enumerate(comparisons) if not one.primary and differences[i] is not None]
     adjusted = dict(zip(family, holm([_p(differences[i]) for i in family]), strict=True))
     return [
-        Judged(one, differences[i], adjusted.get(i, None if differences[i] is None else _p(differences[i])))
+        Judged(
+            one,
+            differences[i],
+            adjusted.get(i, None if differences[i] is None else _p(differences[i])),
+            _apart(cells[one.better], cells[one.than]),
+        )
         for i, one in enumerate(comparisons)
     ]
 
@@ -136,6 +146,13 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
             found_rate = rate_of(points, target.measure, resamples=resamples)
         out.append(Met(target, found_rate))
     return out
+
+
+def _apart(one: Found, other: Found) -> tuple[int, ...]:
+    """Seeds whose bases are not the same to the bit: another machine, or number of cores, rounds sums differently."""
+    both = sorted(one.results.keys() & other.results.keys())
+    base = [[cell.results[seed].get("start", {}).get("bootstrap") for cell in (one, other)] for seed in both]
+    return tuple(seed for seed, (mine, its) in zip(both, base, strict=True) if mine != its)
 
 
 def _chosen(cell: Found, seed: int, target: Target) -> Marks:
