@@ -158,6 +158,7 @@ def test_more_problems_than_there_are_is_a_user_error() -> None:
         ("tests", 0),
         ("stdin_share", 1.5),
         ("heldout_operations", (4, 6)),
+        ("selfplay_operations", (0,)),
     ],
 )
 def test_a_bad_setting_is_named(setting: str, value: float) -> None:
@@ -183,6 +184,16 @@ def test_longer_problems_can_be_held_out(apart: Parts) -> None:
     assert lengths["heldout"] == {4: 10, 5: 10}
     assert all(set(lengths[name]) == {2, 3} for name in ("training", "selfplay", "validation"))
     assert [len(getattr(apart, name)) for name in PART_NAMES] == [30, 20, 10, 20]
+
+
+def test_selfplay_can_have_lengths_of_its_own() -> None:
+    config = dataclasses.replace(SMALL, max_operations=5, selfplay_operations=(3, 2), heldout_operations=(4, 5))
+    made = build(config, 3)
+    lengths = {name: {p.meta["operations"] for p in getattr(made, name)} for name in PART_NAMES}
+    assert lengths == {"training": {2, 3, 4, 5}, "selfplay": {2, 3}, "validation": {2, 3}, "heldout": {4, 5}}
+    few = dataclasses.replace(config, selfplay=5000, selfplay_operations=(1,))
+    with pytest.raises(UserError, match=r"\(self-play: \[1\]\) \(held out: \[4, 5\]\)"):
+        build(few, 0)
 
 
 def phrasings(problem: Problem) -> list[int]:

@@ -75,7 +75,8 @@ def _assembled(config: CurriculumConfig, seed: int) -> _Assembly:
         missing |= {name: wanted[name] for name in PART_NAMES if length in lengths[name]}
     if any(missing.values()):
         total = sum(config.size(name) for name in PART_NAMES)
-        apart = f" (held out: {lengths['heldout']})" if config.heldout_operations else ""
+        apart = f" (self-play: {lengths['selfplay']})" if config.selfplay_operations else ""
+        apart += f" (held out: {lengths['heldout']})" if config.heldout_operations else ""
         raise UserError(
             f"curriculum: {sum(missing.values())} of {total} problems cannot be made with {config.min_operations} to "
             f"{config.max_operations} operations{apart}; ask for fewer, raise max_operations or raise instances"

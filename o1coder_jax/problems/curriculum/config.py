@@ -56,7 +56,8 @@ class CurriculumConfig:
     Attributes:
       training, selfplay, validation, heldout: numbers of problems.
       min_operations, max_operations: clauses per problem, in equal shares where there are enough problems.
-      heldout_operations: numbers of clauses of the held-out problems, as [4, 5]; empty: those of the other parts.
+      heldout_operations, selfplay_operations: numbers of clauses of the held-out problems, as [4, 5], and of those of
+        self-play and validation; empty: those of training.
       unseen_phrasings: the last phrasing of every operation is used in held-out problems alone, and no other there.
       stdin_share: share of problems in stdin form; the others are in call form.
       tests: own tests per problem.
@@ -73,6 +74,7 @@ class CurriculumConfig:
     min_operations: int = 2
     max_operations: int = 4
     heldout_operations: tuple[int, ...] = ()
+    selfplay_operations: tuple[int, ...] = ()
     unseen_phrasings: bool = False
     stdin_share: float = 0.5
     tests: int = 8
@@ -85,8 +87,9 @@ class CurriculumConfig:
             _check(name, getattr(self, name), 0, 100_000)
         _check("min_operations", self.min_operations, 1, LONGEST)
         _check("max_operations", self.max_operations, self.min_operations, LONGEST)
-        for length in self.heldout_operations:
-            _check("heldout_operations", length, 1, LONGEST)
+        for name in ("heldout_operations", "selfplay_operations"):
+            for length in getattr(self, name):
+                _check(name, length, 1, LONGEST)
         _check("tests", self.tests, 1, 100)
         _check("hidden_tests", self.hidden_tests, 1, 500)
         _check("instances", self.instances, 1, 100)
@@ -95,9 +98,8 @@ class CurriculumConfig:
 
     def lengths(self, part: str) -> list[int]:
         """The numbers of clauses that the problems of one of `PART_NAMES` have, fewest first."""
-        if part == "heldout" and self.heldout_operations:
-            return sorted(set(self.heldout_operations))
-        return list(range(self.min_operations, self.max_operations + 1))
+        own = {"heldout": self.heldout_operations, "training": ()}.get(part, self.selfplay_operations)
+        return sorted(set(own)) or list(range(self.min_operations, self.max_operations + 1))
 
     def size(self, part: str) -> int:
         """The number of problems of one of `PART_NAMES`."""
