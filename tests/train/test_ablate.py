@@ -300,6 +300,27 @@ def test_cells_at_once_have_cores_of_their_own(tmp_path: Path, monkeypatch: pyte
     assert {one.result()["cores"] for one in cells} == {1, 2}  # type: ignore[index]
 
 
+def test_starting_point_that_another_cell_left_unfinished_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The configuration of that cell's run, which a run folder is bound to, does not stand in the way."""
+    bound: list[bool] = []
+
+    def work(self: Runner, name: str, config: Config, job: Job, limit_seconds: int) -> str:
+        bound.append((self.runs / name / "config.yaml").exists())
+        return ""
+
+    monkeypatch.setattr(Runner, "_work", work)
+    one = ablation(runs=str(tmp_path / "runs"))
+    cell = plan(one, 1)[0]
+    left = tmp_path / "runs" / f"start-bootstrap-{start_key(cell.start, 'bootstrap')}"
+    left.mkdir(parents=True)
+    (left / "config.yaml").write_text("rl: {updates: 40}\n")
+    with Runner(one, [cell]) as running:
+        assert running._start(cell.start, "bootstrap", [0]) == left
+    assert bound == [False]
+
+
 def test_cells_at_once_are_of_different_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """So neither waits while the other makes the starting point of both."""
     started: list[tuple[str, int]] = []
