@@ -158,7 +158,7 @@ class Runner:
             place = STARTS.index(stage)
             if place:
                 fork(self._start(config, STARTS[place - 1], cores), folder)
-            # Left unfinished, it has the configuration of a cell that may set otherwise what comes later and does not matter.
+            # Left unfinished, it is bound to another cell's settings, also of what comes later and does not matter.
             (folder / "config.yaml").unlink(missing_ok=True)
             print(f"  {name}", flush=True)
             if ended := self._work(name, config, Job("", stage, cores), self.ablation.start_limit_seconds):
