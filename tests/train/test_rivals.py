@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from train.programs import Program
 from train.rivals import compare, teaching
 from train.rivals.budget import Budget, spent
 from train.rivals.config import RejectionConfig, RivalsConfig
-from train.rivals.rejection import affordable, examples_of, right_answers
+from train.rivals.rejection import affordable, examples_of, right_answers, wanted
 from train.rivals.teaching import filtered
 from train.session import Session
 
@@ -170,6 +172,25 @@ def test_tables_are_printed_again_without_any_work(compared: Path, wee: Path, se
     assert "tokens, " not in done.out  # no rival was trained
     done = command(settings, "--runs", str(compared.parent), module="rivals")
     assert done.status == 2 and "rivals.run is empty" in done.err
+
+
+def test_few_problems_that_lack_answers_fill_a_batch():
+    """16 rows hold 4 answers to each of 4 problems, 8 to each of 2, and 16 to one."""
+    problems = [SimpleNamespace(id=name) for name in "abcd"]
+    config = SimpleNamespace(
+        rivals=SimpleNamespace(rejection=RejectionConfig(samples=4, paths_per_problem=1)),
+        generation=SimpleNamespace(rows=16),
+    )
+    session: Any = SimpleNamespace(config=config, parts=SimpleNamespace(selfplay=problems))
+    rng = random.Random(0)
+
+    def names(*solved: str) -> str:
+        return "".join(sorted(problem.id for problem in wanted(session, {name: {(1,): 1} for name in solved}, rng)))
+
+    assert names() == names(*"abcd") == "abcd"
+    assert names("a") == "bcd"
+    assert names("a", "c") == "bbdd"
+    assert names("a", "b", "d") == "cccc"
 
 
 def test_rejection_keeps_distinct_answers_that_pass(wee: Path, runs: Path):

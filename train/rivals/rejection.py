@@ -82,7 +82,7 @@ def draw(
     each = max(BATCHES * session.config.generation.rows // config.samples, 1)
     used = calls = 0
     while True:
-        for some in _parts(_wanted(session, found, rng), each):
+        for some in _parts(wanted(session, found, rng), each):
             salt = SALT + 1000 * number + calls
             programs = sample_programs(
                 session, policy, some, samples=config.samples, salt=salt, temperature=config.temperature
@@ -111,15 +111,16 @@ def affordable(
     return drawn, used
 
 
-def _wanted(session: Session, found: Answers, rng: random.Random) -> list[Problem]:
-    """The problems of a pass: those that lack right answers, or all when none does."""
+def wanted(session: Session, found: Answers, rng: random.Random) -> list[Problem]:
+    """The problems of a pass: those that lack right answers, or all when none does; few of them as often as a batch of
+    rows has room for, since a batch takes as long however few rows are used."""
     config = session.config.rivals.rejection
     problems = list(session.parts.selfplay)
     if config.skip_solved:
         lacking = [problem for problem in problems if len(found.get(problem.id, ())) < config.paths_per_problem]
         problems = lacking or problems
     rng.shuffle(problems)
-    return problems
+    return problems * max(session.config.generation.rows // (config.samples * len(problems)), 1)
 
 
 def _parts(problems: list[Problem], each: int) -> list[list[Problem]]:
