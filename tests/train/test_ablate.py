@@ -333,8 +333,8 @@ def test_cells_at_once_are_of_different_seeds(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Runner, "_made", made)
     one = ablation(runs=str(tmp_path / "runs"), results=str(tmp_path / "results"))
     cells = plan(one, 3)
-    for place in cells:
-        place.path.parent.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        cell.path.parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5})
     with Runner(one, cells, 2) as running:
         lines = [line.split(":")[0] for line in running.run_all(cells)]

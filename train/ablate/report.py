@@ -100,8 +100,8 @@ def _bases(judged: Sequence[Judged]) -> str:
         if one.apart and one.difference is not None
     }
     return (
-        "\nHere each has a base of its own, made on another machine or by another number of cores (same settings, same "
-        f"seed, sums rounded differently), so that chance between bases is in the difference: {'; '.join(pairs)}.\n"
+        "\nHere each has a base of its own, of other settings, or made on another machine or number of cores (the same "
+        f"seed, sums rounded differently), so that what bases differ by is in the difference: {'; '.join(pairs)}.\n"
         if pairs
         else ""
     )

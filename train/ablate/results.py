@@ -149,7 +149,7 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
 
 
 def _apart(one: Found, other: Found) -> tuple[int, ...]:
-    """Seeds whose bases are not the same to the bit: another machine, or number of cores, rounds sums differently."""
+    """Seeds whose bases are not the same to the bit: other settings, or a machine that rounds sums differently."""
     both = sorted(one.results.keys() & other.results.keys())
     base = [[cell.results[seed].get("start", {}).get("bootstrap") for cell in (one, other)] for seed in both]
     return tuple(seed for seed, (mine, its) in zip(both, base, strict=True) if mine != its)
