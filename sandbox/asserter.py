@@ -69,13 +69,14 @@ def run_asserts(
     program_pid = child.fork(job, files, _REPORT_BYTES, serve)
     files = Files(stdin, stdout, reports[1], job_fds[1], (answered, asking))
     tests_pid = child.fork(job, files, _REPORT_BYTES + _LINE_BYTES * len(indices), test)
-    for fd in (asked, asking, answered, answering):
+    for fd in (asked, asking, answering):
         os.close(fd)  # so that each child sees the other's end
     ended = watch_pair(program_pid, tests_pid, job, end.fileno())
     alive = ended[0].cause != child.ABANDONED
     if alive:
         channel.send(end, ("asserted", job.sequence, tuple(ended[0]), tuple(ended[1])), reports)
-    for fd in (stdin, stdout, *reports):
+    # Open until now, or what a program forged too early would fail to be written at a moment that chance decides.
+    for fd in (answered, stdin, stdout, *reports):
         os.close(fd)
     return alive
 
