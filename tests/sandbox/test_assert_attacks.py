@@ -118,7 +118,7 @@ ATTACKS = {
     # The tests end while it writes: that their end of the pipe is closed then must not decide the verdict.
     "forged answers without end": (
         "wrong_answer",
-        _FORGED + "    os.write(6, frame(FRAMES[0]))\n    while True: os.write(6, frame(FRAMES[1]))\n    def f(): return 1",
+        _FORGED + "    os.write(6, frame(FRAMES[0]))\n    while True: os.write(6, frame(FRAMES[1]))",
     ),
     "writing to every descriptor": (
         "wrong_answer",

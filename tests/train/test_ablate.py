@@ -78,6 +78,12 @@ def test_seeds_have_keys_of_their_own():
     assert len({one.key for one in plan(ablation(), 3)}) == 9
 
 
+def test_seeds_go_on_from_the_first():
+    later = plan(ablation(first_seed=2), 1)
+    assert [(one.seed, one.config.seed, one.path.name) for one in later] == [(2, 2, "seed-2.json")] * 3
+    assert [one.key for one in later] == [one.key for one in plan(ablation(), 3) if one.seed == 2]
+
+
 def test_starting_points_are_shared_by_what_they_depend_on():
     config = load_config(TINY)
     rl = dataclasses.replace(config, rl=dataclasses.replace(config.rl, updates=99), name="x", runs="y")
@@ -193,15 +199,28 @@ def test_impossible_targets_are_refused(target: dict[str, Any], line: str):
         ablation(targets=[target])
 
 
-def test_cells_of_the_project_can_be_planned():
-    """Every override exists, every comparison has its cells, and one claim is the primary one."""
-    one = AblateConfig(**yaml.safe_load((ROOT / "configs" / "ablate.yaml").read_text()))
+def of_the_project(name: str) -> AblateConfig:
+    one = AblateConfig(**yaml.safe_load((ROOT / "configs" / name).read_text()))
     bases = {name: {"base": str(ROOT / cell["base"])} for name, cell in one.cells.items() if "base" in cell}
     cells = {name: cell | bases.get(name, {}) for name, cell in one.cells.items()}
-    one = dataclasses.replace(one, base=str(ROOT / one.base), cells=cells)
+    return dataclasses.replace(one, base=str(ROOT / one.base), cells=cells)
+
+
+@pytest.mark.parametrize("name", ["ablate.yaml", "confirm.yaml"])
+def test_cells_of_the_project_can_be_planned(name: str):
+    """Every override exists, every comparison has its cells, and one claim is the primary one."""
+    one = of_the_project(name)
     assert len(plan(one, 1)) == len(one.cells)
     assert [claim.primary for claim in one.all_comparisons()].count(True) == 1
     assert not any(name in one.run_config(cell, "").rivals.run for name, cell in one.all_cells().items())
+
+
+def test_what_is_confirmed_is_what_was_found():
+    """The same settings and costs on other seeds."""
+    found, again = of_the_project("ablate.yaml"), of_the_project("confirm.yaml")
+    known = {(one.name, one.seed): one.key for one in plan(found, 6)}
+    later = {(one.name, one.seed): one.key for one in plan(again, 1)}
+    assert set(later) == {(name, 5) for name in again.cells} and later.items() <= known.items()
 
 
 # Running, on the tiny loop.
@@ -258,6 +277,9 @@ def test_cells_run_once_and_are_reported(small: tuple[list[str], Path], monkeypa
     assert again.out.splitlines()[:2] == ["sft, seed 0: done before", "rl, seed 0: done before"]
     more = bare_command("ablate", *arguments[:-1], "2", "--report")
     assert more.status == 0 and "- rl: seeds 1" in (folder / "docs" / "results.md").read_text()
+    later = bare_command("ablate", *arguments, "--report", "--first_seed", "1")
+    text = (folder / "docs" / "results.md").read_text()
+    assert later.status == 0 and "0 of 2 results (seeds 1 to 1)" in text and "- sft: seeds 1\n- rl: seeds 1" in text
 
 
 def test_cell_over_its_limit_is_stopped_and_goes_on(small: tuple[list[str], Path]):

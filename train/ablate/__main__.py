@@ -19,7 +19,7 @@ from train.ablate.runner import Runner, plan
 
 def main() -> None:
     flags = {
-        "seeds": Flag(int, 1, "how many seeds, from 0"),
+        "seeds": Flag(int, 1, "how many seeds, from first_seed on"),
         "only": Flag(str, "", "only these cells, as a,b, and those whose costs they may spend"),
         "jobs": Flag(int, 1, "cells at once, each on its share of the cores"),
         "report": Flag(bool, False, "run nothing, write the report"),

@@ -119,6 +119,7 @@ class AblateConfig:
         keys of `settings` and `options` are laid over that one's.
       comparisons: each the fields of a `Comparison`.
       targets: each the fields of a `Target`.
+      first_seed: the first of the seeds.
       samples: answers to a held-out problem beside the greedy one, for pass@k.
       limit_seconds: of a cell, wall clock; what is done by then is kept, and the next call goes on from there.
       start_limit_seconds: of a starting point.
@@ -133,6 +134,7 @@ class AblateConfig:
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    first_seed: int = 0
     samples: int = 8
     limit_seconds: int = 180
     start_limit_seconds: int = 900
@@ -145,6 +147,8 @@ class AblateConfig:
         for name in ("samples", "limit_seconds", "start_limit_seconds", "resamples"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.first_seed < 0:
+            raise UserError(f"first_seed is {self.first_seed}; it must not be negative")
         if not self.cells:
             raise UserError("cells is empty; name at least one cell")
         cells = self.all_cells()

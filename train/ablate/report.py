@@ -39,23 +39,25 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
             said = str(error)
     judged = compare(found, ablation.all_comparisons(), resamples=ablation.resamples)
     targets = meet(found, ablation.all_targets(), resamples=ablation.resamples)
-    seeds = len({one.seed for one in planned})
-    parts = [_head(found, seeds, done, len(planned)), _comparisons(judged, seeds), _targets(targets)]
+    every = sorted({one.seed for one in planned})
+    seeds = len(every)
+    parts = [_head(ablation, found, every, done), _comparisons(judged, seeds), _targets(targets)]
     parts += [f"![{caption}]({path.stem}/{name})\n\n{caption}.\n" for name, caption in drawn]
     parts += [_policies(found, ablation.resamples), _lengths(found), _searches(found, ablation.resamples)]
-    parts += [_models(found, ablation.resamples), _missing(found, seeds)]
+    parts += [_models(found, ablation.resamples), _missing(found, every)]
     write_text(path, "\n".join(part for part in parts if part))
     lines = [f"{path}: {done} of {len(planned)} results, {len(drawn)} figures", said]
     return [line for line in lines if line]
 
 
-def _head(found: Sequence[Found], seeds: int, done: int, count: int) -> str:
+def _head(ablation: AblateConfig, found: Sequence[Found], seeds: Sequence[int], done: int) -> str:
     commits = sorted({str(result["commit"])[:10] for one in found for result in one.results.values()})
     return (
         "# Results\n\n"
-        "Written by `python -m train.ablate --config configs/ablate.yaml --seeds N --report` from the files in "
-        "`benchmarks/results/ablate/`; do not edit. What the cells are: docs/ablations.md.\n\n"
-        f"{done} of {count} results ({seeds} seeds), run at {', '.join(commits) or 'no commit'}. Intervals are 95 %, "
+        "Written by `python -m train.ablate --config ... --seeds N --report` from the files in "
+        f"`{ablation.results}/`; do not edit. What the cells are: docs/ablations.md.\n\n"
+        f"{done} of {len(found) * len(seeds)} results (seeds {seeds[0]} to {seeds[-1]}), "
+        f"run at {', '.join(commits) or 'no commit'}. Intervals are 95 %, "
         "bootstrapped over seeds and problems (one seed: problems alone, which says nothing of other seeds); "
         "differences are paired by seed and problem. p is two-sided; the primary claim is tested by itself, the others "
         "are corrected together (Holm). With five seeds such intervals are somewhat narrow, so `p by seeds` stands "
@@ -202,11 +204,11 @@ def _figure(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _missing(found: Sequence[Found], seeds: int) -> str:
+def _missing(found: Sequence[Found], seeds: Sequence[int]) -> str:
     lines = [
-        f"- {one.name}: seeds {', '.join(str(seed) for seed in range(seeds) if seed not in one.results)}"
+        f"- {one.name}: seeds {', '.join(str(seed) for seed in seeds if seed not in one.results)}"
         for one in found
-        if len(one.results) < seeds
+        if len(one.results) < len(seeds)
     ]
     return "## Missing\n\n" + "\n".join(lines) + "\n" if lines else ""
 

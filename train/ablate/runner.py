@@ -57,7 +57,7 @@ def plan(ablation: AblateConfig, seeds: int) -> list[Planned]:
     cells = ablation.all_cells()
     configs = {name: ablation.run_config(cell, f"cells.{name}") for name, cell in cells.items()}
     starts = {name: ablation.start_config(cell, configs[name], f"cells.{name}") for name, cell in cells.items()}
-    for seed in range(seeds):
+    for seed in range(ablation.first_seed, ablation.first_seed + seeds):
         keys: dict[str, str] = {"": ""}
         for name, cell in cells.items():
             config, start = (dataclasses.replace(one[name], seed=seed) for one in (configs, starts))
