@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from o1coder_jax.allocation import keep_freed_memory
+from o1coder_jax.allocation import collect_seldom, keep_freed_memory
 from o1coder_jax.errors import UserError
 
 T = TypeVar("T")
@@ -54,8 +54,9 @@ class MeshConfig:
 
 
 def prepare_cpu(config: MeshConfig) -> None:
-    """Asks for virtual CPU devices, and for memory that stays; must run before JAX meets its devices."""
+    """Asks for virtual CPU devices, memory that stays and few collections; must run before JAX meets its devices."""
     keep_freed_memory()
+    collect_seldom()
     jax.config.update("jax_num_cpu_devices", min(config.cpu_devices, len(os.sched_getaffinity(0))))
 
 
