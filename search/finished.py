@@ -1,9 +1,9 @@
 """Finished trees of a search under way, in a file that survives a kill.
 
-The first line is the key of the search: hashes of all that its trees depend on. Each further line is a tree, on disk as
-soon as it ended. A tree does not depend on the trees around it, so a search that begins again keeps these, grows
-the others from their roots, and ends with the same trees. Of several processes each has a file of its own, and reads
-those of the others.
+The first line is the key of the search: hashes of all that its trees depend on. Each further line is a tree, written as
+soon as it ended, and forced onto the disk once a second: a kill takes nothing of it, a power cut a second's trees. A
+tree does not depend on the trees around it, so a search that begins again keeps these, grows the others from their
+roots, and ends with the same trees. Of several processes each has a file of its own, and reads those of the others.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from search.tree import Tree
 _PLACES = ("trees", "slots", "wave_steps", "pages", "page_tokens", "paging")
 _PATIENCE_SECONDS = 90.0
 _POLL_SECONDS = 0.2
+_SYNC_SECONDS = 1.0  # a disk may take ten milliseconds, which thousands of small trees would wait for
 
 
 class FinishedTrees:
@@ -50,6 +51,7 @@ class FinishedTrees:
         self._problems = {problem.id: problem for problem in problems}
         self._key = to_line({"search": search_key(problems, provenance)}).encode()
         self.kept: dict[str, Tree] = {}
+        self._synced = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         try:
@@ -111,6 +113,7 @@ class FinishedTrees:
 
     def complete(self, own: dict[str, Tree], elsewhere: Callable[[], Iterable[Path]]) -> list[Tree]:
         """The trees of all processes by number, once all are grown; network file systems show files of others late."""
+        self._sync()  # where the others look for it
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while len(found := self.elsewhere(elsewhere()) | own) < len(self._problems):
             if time.monotonic() > deadline:
@@ -120,16 +123,22 @@ class FinishedTrees:
         return sorted(found.values(), key=lambda tree: tree.number)
 
     def add(self, tree: Tree) -> None:
-        """Writes a tree that has ended; it is on disk when this returns."""
+        """Writes a tree that has ended; a kill does not take it when this has returned."""
         self._write(to_line(StoredTree(tree, self._provenance)).encode())
+        if time.monotonic() - self._synced >= _SYNC_SECONDS:
+            self._sync()
 
     def _write(self, line: bytes) -> None:
         self._file.write(line)
         self._file.flush()
+
+    def _sync(self) -> None:
         os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def close(self) -> None:
         """Closes the file, which stays for another attempt."""
+        self._sync()
         self._file.close()
 
 

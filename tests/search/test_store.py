@@ -181,6 +181,21 @@ def test_search_that_is_killed_ends_with_the_same_trees(tmp_path):
     assert again.kept.keys() == trees.keys()
 
 
+@pytest.mark.parametrize(("seconds", "waits"), [(60.0, 0), (0.0, 3)])
+def test_trees_are_written_at_once_and_wait_for_the_disk_once_a_second(trees, tmp_path, monkeypatch, seconds, waits):
+    waited = []
+    monkeypatch.setattr("search.finished.os.fsync", waited.append)
+    monkeypatch.setattr("search.finished._SYNC_SECONDS", seconds)
+    path = tmp_path / "underway.jsonl"
+    finished = FinishedTrees(path, PROBLEMS, PROVENANCE)
+    for count, one in enumerate(trees[:3], 1):
+        finished.add(one.tree)
+        assert path.read_bytes().count(b"\n") == 1 + count
+    assert len(waited) == waits
+    finished.close()
+    assert len(waited) == waits + 1
+
+
 @pytest.mark.parametrize(
     "other", [{"seed": 1}, {"policy": "another"}, {"iteration": 2}], ids=["seed", "weights", "iteration"]
 )
