@@ -146,4 +146,5 @@ def test_configuration_file_builds(path: Path):
     from train.ablate.config import AblateConfig
     from train.config import Config
 
-    load({"compare": CompareConfig, "ablate": AblateConfig}.get(path.stem, Config), path)
+    kinds = {"compare": CompareConfig, "ablate": AblateConfig, "confirm": AblateConfig}
+    load(kinds.get(path.stem, Config), path)
