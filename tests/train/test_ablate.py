@@ -216,11 +216,18 @@ def test_cells_of_the_project_can_be_planned(name: str):
 
 
 def test_what_is_confirmed_is_what_was_found():
-    """The same settings and costs on other seeds."""
+    """The same settings and costs on other seeds, with more problems to judge by."""
     found, again = of_the_project("ablate.yaml"), of_the_project("confirm.yaml")
-    known = {(one.name, one.seed): one.key for one in plan(found, 6)}
-    later = {(one.name, one.seed): one.key for one in plan(again, 1)}
-    assert set(later) == {(name, 5) for name in again.cells} and later.items() <= known.items()
+    assert again.first_seed > 10 and not found.first_seed  # settings were chosen on seed 10
+    known = {(one.name, one.seed): one.key for one in plan(found, 1)}
+    fewer = again.settings | {"problems": {"curriculum": {"selfplay": 600, "heldout": 400}}}
+    same = dataclasses.replace(again, settings=fewer, first_seed=0, sampled_problems=0)
+    later = {(one.name, one.seed): one.key for one in plan(same, 1)}
+    assert set(later) == {(name, 0) for name in again.cells} and later.items() <= known.items()
+    # More of them, or other ones to sample for, are other results.
+    others = [dataclasses.replace(again, first_seed=0), dataclasses.replace(same, sampled_problems=8)]
+    for other in others:
+        assert not {(one.name, one.seed): one.key for one in plan(other, 1)}.items() & known.items()
 
 
 # Running, on the tiny loop.
@@ -245,6 +252,7 @@ def small(wee: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
         },
         "comparisons": [{"better": "rl", "than": "sft", "primary": True}],
         "samples": 2,
+        "sampled_problems": 1,
         "resamples": 100,
         **{name: str(folder / name) for name in ("runs", "results")},
         "document": str(folder / "docs" / "results.md"),
@@ -269,6 +277,7 @@ def test_cells_run_once_and_are_reported(small: tuple[list[str], Path], monkeypa
     assert found["sft"]["start"] == {k: found["rl"]["start"][k] for k in found["sft"]["start"]}
     assert found["rl"]["points"][-1]["costs"]["tokens"] > 0 == found["sft"]["points"][-1]["costs"]["tokens"]
     assert len(found["rl"]["points"][-1]["fared"]["greedy"]) == len(found["rl"]["difficulty"])
+    assert len(found["rl"]["points"][-1]["fared"]["sampled"]["own"]) == 1 < len(found["rl"]["difficulty"])
     assert {"cell", "seed", "key", "commit"} <= set(found["rl"])
     assert not list((folder / "runs").glob("rl-0-*"))  # a finished cell leaves nothing but its result
     text = (folder / "docs" / "results.md").read_text()

@@ -121,6 +121,7 @@ class AblateConfig:
       targets: each the fields of a `Target`.
       first_seed: the first of the seeds.
       samples: answers to a held-out problem beside the greedy one, for pass@k.
+      sampled_problems: held-out problems that get them, the first so many; 0: all.
       limit_seconds: of a cell, wall clock; what is done by then is kept, and the next call goes on from there.
       start_limit_seconds: of a starting point.
       resamples: of the bootstrap.
@@ -136,6 +137,7 @@ class AblateConfig:
     settings: dict[str, Any] = field(default_factory=dict)
     first_seed: int = 0
     samples: int = 8
+    sampled_problems: int = 0
     limit_seconds: int = 180
     start_limit_seconds: int = 900
     resamples: int = 10_000
@@ -147,8 +149,9 @@ class AblateConfig:
         for name in ("samples", "limit_seconds", "start_limit_seconds", "resamples"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.first_seed < 0:
-            raise UserError(f"first_seed is {self.first_seed}; it must not be negative")
+        for name in ("first_seed", "sampled_problems"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not self.cells:
             raise UserError("cells is empty; name at least one cell")
         cells = self.all_cells()
@@ -281,7 +284,9 @@ def _different(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
     return found
 
 
-def cell_key(cell: Cell, config: Config, start: Config, samples: int, equal_to: str) -> str:
+def cell_key(
+    cell: Cell, config: Config, start: Config, *, samples: int, sampled_problems: int = 0, equal_to: str = ""
+) -> str:
     """Identifies what a cell comes to for a seed; `start` is the configuration of its starting point, `equal_to` the
     key of the cell whose costs it may spend."""
     own, alone = _chosen(config), ALONE.get(cell.procedure, ())
@@ -291,4 +296,6 @@ def cell_key(cell: Cell, config: Config, start: Config, samples: int, equal_to: 
         names = {*matter, *itertools.chain.from_iterable(SECTIONS[one] for one in _upto(cell.start))}
         values = {name: value for name, value in values.items() if name in names}
     mine = [{name: own.get(name, {}) for name in alone}] if alone else []
+    if sampled_problems:
+        mine.append({"sampled_problems": sampled_problems})
     return content_hash(FORMAT, cell.procedure, cell.start, cell.options, values, samples, equal_to, *mine)

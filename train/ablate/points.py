@@ -59,8 +59,17 @@ def costs_of(budget: Budget) -> dict[str, float]:
     }
 
 
-def measured(session: Session, label: str, checkpoint: str, costs: dict[str, float], *, samples: int) -> Point:
-    """Measures a policy on the held-out problems, with `samples` answers beside the greedy one, and on validation.
+def measured(
+    session: Session,
+    label: str,
+    checkpoint: str,
+    costs: dict[str, float],
+    *,
+    samples: int = 0,
+    sampled_problems: int = 0,
+) -> Point:
+    """Measures a policy on the held-out problems and on validation; beside the greedy answer `samples` others to the
+    first `sampled_problems` held-out ones (0: to all).
 
     It is a stage of the run, so that a cell that was stopped does not measure again.
     """
@@ -68,7 +77,7 @@ def measured(session: Session, label: str, checkpoint: str, costs: dict[str, flo
     if session.run.stage(name) is None:
         with session.run.stage_scope(name) as stage:
             policy = session.load_policy(checkpoint)
-            heldout = fared(session, policy, session.parts.heldout, samples=samples)
+            heldout = fared(session, policy, session.parts.heldout, samples=samples, sampled=sampled_problems or None)
             chosen = fared(session, policy, session.parts.validation, samples=0)
             stage.result |= {"fared": heldout.to_json(), "validation": chosen.rate("greedy")}
             session.judging.costs()  # begins to count anew

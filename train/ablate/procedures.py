@@ -37,12 +37,13 @@ class Task:
 
     Attributes:
       options: of the cell.
-      samples: of a policy's last measurement.
+      samples: of a policy's last measurement, on the first `sampled_problems` held-out problems (0: on all).
       spent: costs of the cell that this one shall be equal to; `outcomes` are its last points' (for searches).
     """
 
     options: dict[str, Any]
     samples: int
+    sampled_problems: int = 0
     spent: dict[str, float] | None = None
     outcomes: Sequence[dict[str, Any]] = ()
 
@@ -52,6 +53,10 @@ class Task:
         if known and value not in known:
             raise UserError(f"options.{name} is {value!r}; choose one of {', '.join(map(str, known))}")
         return value
+
+    def end(self, session: Session, checkpoint: str, costs: dict[str, float]) -> Point:
+        """The last point of a cell: the policy that it came to."""
+        return measured(session, "end", checkpoint, costs, samples=self.samples, sampled_problems=self.sampled_problems)
 
     def check(self, *names: str) -> None:
         """Refuses options that the procedure does not have."""
@@ -70,10 +75,10 @@ def loop(session: Session, task: Task) -> list[Point]:
         with _judge(session, task):
             for name, _, run in round_stages(session.config, i):
                 _once(session, StageName(i)(name), run, i)
-        points.append(measured(session, f"round {i}", policy_name(i), costs_of(_spent(session, i)), samples=0))
+        points.append(measured(session, f"round {i}", policy_name(i), costs_of(_spent(session, i))))
     best = max(range(len(points)), key=lambda i: (points[i].validation or 0.0, i))
     costs = points[-1].costs
-    return [*points, measured(session, "end", policy_name(best + 1), costs, samples=task.samples)]
+    return [*points, task.end(session, policy_name(best + 1), costs)]
 
 
 def rival(session: Session, task: Task) -> list[Point]:
@@ -101,12 +106,11 @@ def rival(session: Session, task: Task) -> list[Point]:
             f"round {number}",
             one["checkpoint"],
             {"tokens": one["tokens"], "executions": 0, "updates": one["updates"], "seconds": 0},
-            samples=0,
         )
         for number, one in enumerate(result.get("rounds", ()), 1)
     ]
     costs = {**result["spent"], "seconds": seconds}
-    return [*points, measured(session, "end", name, costs, samples=task.samples)]
+    return [*points, task.end(session, name, costs)]
 
 
 def reinforce(session: Session, task: Task) -> list[Point]:
@@ -127,14 +131,14 @@ def reinforce(session: Session, task: Task) -> list[Point]:
     budget = Budget(
         result["tokens_generated"], result["executions"], result["policy_updates"], 1, _seconds(session)["001-rl"]
     )
-    return [measured(session, "end", policy_name(1), costs_of(budget), samples=task.samples)]
+    return [task.end(session, policy_name(1), costs_of(budget))]
 
 
 def measure(session: Session, task: Task) -> list[Point]:
     """Measures what the starting point has. Options: `checkpoint`, by default the base."""
     task.check("checkpoint")
     name = task.option("checkpoint", policy_name(0))
-    return [measured(session, "end", name, costs_of(Budget(0, 0, 0, 0)), samples=task.samples)]
+    return [task.end(session, name, costs_of(Budget(0, 0, 0, 0)))]
 
 
 def methods(session: Session, task: Task) -> list[Point]:

@@ -61,7 +61,14 @@ def plan(ablation: AblateConfig, seeds: int) -> list[Planned]:
         keys: dict[str, str] = {"": ""}
         for name, cell in cells.items():
             config, start = (dataclasses.replace(one[name], seed=seed) for one in (configs, starts))
-            keys[name] = cell_key(cell, config, start, ablation.samples, keys[cell.equal_to])
+            keys[name] = cell_key(
+                cell,
+                config,
+                start,
+                samples=ablation.samples,
+                sampled_problems=ablation.sampled_problems,
+                equal_to=keys[cell.equal_to],
+            )
             path = Path(ablation.results) / name / f"seed-{seed}.json"
             planned.append(Planned(name, seed, cell, config, start, keys[name], path))
     return planned
@@ -136,13 +143,18 @@ class Runner:
         start = self._start(one.start, one.cell.start, cores)
         name = f"{one.name}-{one.seed}-{one.key}"
         fork(start, self.runs / name)
-        task: dict[str, Any] = {"options": one.cell.options, "samples": self.ablation.samples}
+        ablation = self.ablation
+        task: dict[str, Any] = {
+            "options": one.cell.options,
+            "samples": ablation.samples,
+            "sampled_problems": ablation.sampled_problems,
+        }
         if equal is not None:
             points = equal["points"]
             task |= {"spent": points[-1]["costs"], "outcomes": [point["outcomes"] for point in points]}
         facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title, "cores": len(cores)}
         job = Job("", one.cell.start, cores, os.fspath(one.path), facts, one.cell.procedure, task)
-        ended = self._work(name, one.config, job, one.cell.limit_seconds or self.ablation.limit_seconds)
+        ended = self._work(name, one.config, job, one.cell.limit_seconds or ablation.limit_seconds)
         if ended:
             return ended
         remove(self.runs / name)
