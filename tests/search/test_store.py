@@ -196,6 +196,26 @@ def test_trees_are_written_at_once_and_wait_for_the_disk_once_a_second(trees, tm
     assert len(waited) == waits + 1
 
 
+def test_trees_are_on_the_disk_before_those_of_other_processes_are_looked_for(trees, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.finished._SYNC_SECONDS", 60.0)
+    done = []
+    half = len(PROBLEMS) // 2
+    mine, others = (FinishedTrees(tmp_path / name, PROBLEMS, PROVENANCE) for name in ("mine", "others"))
+    for place, one in enumerate(trees[: len(PROBLEMS)]):
+        (mine if place < half else others).add(one.tree)
+    monkeypatch.setattr("search.finished.os.fsync", lambda file: done.append("synced"))
+
+    def elsewhere() -> list[Path]:
+        done.append("looked")
+        return [tmp_path / "others"]
+
+    own = {one.tree.problem.id: one.tree for one in trees[:half]}
+    assert [tree.number for tree in mine.complete(own, elsewhere)] == [one.tree.number for one in trees]
+    assert done == ["synced", "looked"]
+    for file in (mine, others):
+        file.close()
+
+
 @pytest.mark.parametrize(
     "other", [{"seed": 1}, {"policy": "another"}, {"iteration": 2}], ids=["seed", "weights", "iteration"]
 )
