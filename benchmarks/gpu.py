@@ -27,7 +27,7 @@ from o1coder_jax.attention import attention
 from o1coder_jax.attention_kernels import kernel_for
 from o1coder_jax.errors import run_command
 from o1coder_jax.generate import decode_batch, start_batch
-from o1coder_jax.mesh import MeshConfig, make_mesh
+from o1coder_jax.mesh import MeshConfig, arrange, make_mesh
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import stop_ids
 from o1coder_jax.transformer import ModelConfig, Transformer
@@ -85,7 +85,7 @@ def decoding(config: ModelConfig, vocabulary: int, *, rows: int, prompt: int, ne
         return jax.tree.map(lambda leaf: leaf.astype(config.dtype), weights)
 
     graph = nnx.graphdef(nnx.eval_shape(lambda: Transformer(config, vocabulary, rngs=nnx.Rngs(0))))
-    weights = half()
+    weights, mesh = half(), arrange(MeshConfig(), np.array(jax.devices()[:1]))
     stops, settings = stop_ids(vocabulary, []), SamplingConfig().arrays()
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, vocabulary, (1, rows, prompt), dtype=np.int32))
     seeds = fold(jnp.tile(seed_for(0), (rows, 1)), jnp.arange(rows)).reshape(1, rows, 1, 2)
@@ -93,11 +93,13 @@ def decoding(config: ModelConfig, vocabulary: int, *, rows: int, prompt: int, ne
     times = []
     for _ in range(4):
         paths, state = start_batch(
-            graph, weights, tokens, lengths, seeds, stops, settings, capacity=new, truncated=False
+            graph, weights, tokens, lengths, seeds, stops, settings, mesh=mesh, capacity=new, truncated=False
         )
         jax.block_until_ready(state)
         start = time.perf_counter()
-        state = decode_batch(graph, weights, paths, state, stops, settings, steps=new - 1, width=1, truncated=False)
+        state = decode_batch(
+            graph, weights, paths, state, stops, settings, mesh=mesh, steps=new - 1, width=1, truncated=False
+        )
         assert int(jax.block_until_ready(state).length.sum()) == rows * new
         times.append(time.perf_counter() - start)
     step = statistics.median(times[1:]) / (new - 1)  # the first one compiled

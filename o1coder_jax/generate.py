@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from o1coder_jax.decode import decode, open_rows, read_on
 from o1coder_jax.errors import UserError
-from o1coder_jax.mesh import host_copy, replicate, row_shards, shard_rows
-from o1coder_jax.rows import Paths, Rows, empty_rows, laid
+from o1coder_jax.mesh import cache_shardings, host_copy, replicate, row_shards, shard_rows
+from o1coder_jax.rows import LAID_HEADS, Paths, Rows, empty_rows, laid
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import Stops
 from o1coder_jax.transformer import Transformer
@@ -102,6 +102,7 @@ def generate(
             *shard_rows(mesh, batch),
             ends,
             settings,
+            mesh=mesh,
             capacity=answer_tokens,
             truncated=sampling.truncated,
             penalised=sampling.penalised,
@@ -114,6 +115,7 @@ def generate(
                 running,
                 ends,
                 settings,
+                mesh=mesh,
                 steps=CHUNK_STEPS,
                 width=samples,
                 truncated=sampling.truncated,
@@ -125,7 +127,7 @@ def generate(
     return out
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "capacity", "truncated", "penalised"))
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "capacity", "truncated", "penalised"))
 def start_batch(
     graph: nnx.GraphDef[Transformer],
     weights: Any,
@@ -135,6 +137,7 @@ def start_batch(
     stops: Stops,
     settings: Float[Array, "4"],
     *,
+    mesh: Mesh,
     capacity: int,
     truncated: bool,
     penalised: bool = False,
@@ -166,10 +169,11 @@ def start_batch(
         )
         return paths, rows
 
-    return jax.vmap(part)(tokens, length, seeds)
+    paths, rows = jax.vmap(part)(tokens, length, seeds)
+    return paths, _in_parts(mesh, rows)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "steps", "width", "truncated"), donate_argnames=("rows",))
+@functools.partial(jax.jit, static_argnames=("graph", "mesh", "steps", "width", "truncated"), donate_argnames=("rows",))
 def decode_batch(
     graph: nnx.GraphDef[Transformer],
     weights: Any,
@@ -178,6 +182,7 @@ def decode_batch(
     stops: Stops,
     settings: Float[Array, "4"],
     *,
+    mesh: Mesh,
     steps: int,
     width: int,
     truncated: bool,
@@ -188,7 +193,13 @@ def decode_batch(
     def part(paths: Paths, rows: Rows) -> Rows:
         return decode(model, paths, rows, steps=steps, width=width, stops=stops, settings=settings, truncated=truncated)
 
-    return jax.vmap(part)(paths, rows)
+    return _in_parts(mesh, jax.vmap(part)(paths, rows))
+
+
+def _in_parts(mesh: Mesh, rows: Rows) -> Rows:
+    """Rows each in its part of the mesh. XLA would copy those that begin as zeros to all devices, and whatever reads
+    them would be compiled again once they are split."""
+    return jax.lax.with_sharding_constraint(rows, cache_shardings(mesh, rows, heads=LAID_HEADS))
 
 
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:

@@ -17,7 +17,7 @@ from o1coder_jax.rows import Rows
 from o1coder_jax.sampling import SamplingConfig, fold, seed_for
 from o1coder_jax.stopping import stop_ids
 from o1coder_jax.transformer import RopeScaling
-from tests.tiny import SHAPE, VOCAB, answer_scores, decoder, predictions
+from tests.tiny import SHAPE, VOCAB, answer_scores, decoder, one_device, predictions
 
 PROMPTS = ([5], [3, 1, 4, 1, 5, 9], [2, 7, 1, 8])
 ROWS, CAPACITY = 3, 9
@@ -54,12 +54,24 @@ def decode_rows(
         seeds[None],
         ends,
         settings,
+        mesh=one_device(),
         capacity=capacity,
         truncated=truncated,
         penalised=sampling.penalised,
     )
     while not np.asarray(rows.done).all():
-        rows = decode_batch(graph, weights, paths, rows, ends, settings, steps=steps, width=width, truncated=truncated)
+        rows = decode_batch(
+            graph,
+            weights,
+            paths,
+            rows,
+            ends,
+            settings,
+            mesh=one_device(),
+            steps=steps,
+            width=width,
+            truncated=truncated,
+        )
     rows = dataclasses.replace(rows, keys=(), values=())
     return jax.tree.map(lambda x: x.reshape(len(prompts), width, *x.shape[2:]), jax.device_get(rows))
 
@@ -204,6 +216,7 @@ def test_reopened_rows_forget_what_they_held(model):
         seeds_of(3, 1)[None],
         ends,
         settings,
+        mesh=one_device(),
         capacity=CAPACITY,
         truncated=False,
     )
@@ -211,7 +224,17 @@ def test_reopened_rows_forget_what_they_held(model):
         lambda x: x[0],
         (
             started[0],
-            decode_batch(graph, weights, *started, ends, settings, steps=CAPACITY, width=1, truncated=False),
+            decode_batch(
+                graph,
+                weights,
+                *started,
+                ends,
+                settings,
+                mesh=one_device(),
+                steps=CAPACITY,
+                width=1,
+                truncated=False,
+            ),
         ),
     )
     opened: Rows = open_rows(

@@ -43,6 +43,14 @@ def test_answers_are_those_of_one_device(report, mesh):
     assert report[mesh]["answers"]
 
 
+@pytest.mark.parametrize(("mesh", "share"), [("data", 0.5), ("tensor", 1.0)])
+def test_rows_are_split_from_the_first_step_on(report, mesh, share):
+    """Else each device would hold all of them at first, and what decodes them would be compiled twice."""
+    calls, alike = report[mesh]["decoded"]
+    assert calls > 1 and alike == calls
+    assert report[mesh]["rows_held"] == share
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 def test_trees_are_those_of_one_device(report, mesh):
     assert report[mesh]["trees"]

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from o1coder_jax import generate as generation
 from o1coder_jax import losses
 from o1coder_jax.adapters import AdapterConfig, attach, trained
 from o1coder_jax.generate import generate
@@ -44,7 +45,7 @@ def answers(mesh: Mesh) -> list[list[list[int]]]:
         samples=2,
         stops=stop_ids(VOCAB + 1, (2,)),
         rows=8,
-        answer_tokens=8,
+        answer_tokens=generation.CHUNK_STEPS + 8,
         sampling=SamplingConfig(),
         mesh=mesh,
         seed=(1,),
@@ -60,6 +61,23 @@ def trees(mesh: Mesh) -> list[list[Any]]:
         [name, [[node.parent, node.tokens, node.ended, node.visits, node.value] for node in tree.nodes]]
         for name, tree in sorted(found.items())
     ]
+
+
+@contextlib.contextmanager
+def decoded_places() -> Iterator[list[Any]]:
+    """Where the rows lie that are decoded in the meantime: of each call the places of its arrays."""
+    original, found = generation.decode_batch, []
+
+    def decode(graph: Any, weights: Any, paths: Any, rows: Any, *arguments: Any, **settings: Any) -> Any:
+        leaves = jax.tree.leaves(rows)
+        found.append([(leaf.sharding, leaf.addressable_shards[0].data.size / leaf.size) for leaf in leaves])
+        return original(graph, weights, paths, rows, *arguments, **settings)
+
+    generation.decode_batch = decode  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        generation.decode_batch = original
 
 
 @contextlib.contextmanager
@@ -142,7 +160,10 @@ def main() -> None:
             "merged": largest_difference(sampler_weights(*adapted(mesh), mesh)[1], merged),
         }
         if name != "fsdp":
-            report[name]["answers"] = answers(mesh) == expected[0]
+            with decoded_places() as places:
+                report[name]["answers"] = answers(mesh) == expected[0]
+            report[name]["decoded"] = len(places), places.count(places[0])
+            report[name]["rows_held"] = max(share for _, share in places[0])
         with compiled_waves() as found:
             report[name]["trees"] = trees(mesh) == expected[1]
         report[name]["collectives"] = sorted(set().union(*found.values()))
