@@ -141,17 +141,39 @@ def chosen_batches(
 
 def padded_batch(examples: Sequence[Example], rows: int, length: int) -> HostBatch:
     """One example to a row, in order; missing rows are padding."""
+    return laid_batch([[one] for one in examples], rows, length)
+
+
+def laid_batch(packed: Sequence[Sequence[Example]], rows: int, length: int) -> HostBatch:
+    """The examples of each row one behind the other; missing rows are padding."""
     batch: HostBatch = {
         "segments": np.zeros((rows, length), np.int32),
         "positions": np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
     }
-    for name, values in examples[0].items():
+    for name, values in packed[0][0].items():
         batch[name] = np.zeros((rows, length), values.dtype)
-    for row, one in enumerate(examples):
-        batch["segments"][row, : len(one["tokens"])] = 1
-        for name, values in one.items():
-            batch[name][row, : len(values)] = values
+    for row, examples in enumerate(packed):
+        start = 0
+        for segment, one in enumerate(examples, 1):
+            at = row, slice(start, start := start + len(one["tokens"]))
+            batch["segments"][at] = segment
+            batch["positions"][at] = np.arange(len(one["tokens"]))
+            for name, values in one.items():
+                batch[name][at] = values
     return batch
+
+
+def first_fit(examples: Sequence[Example], length: int) -> list[list[Example]]:
+    """Rows of so many places with all examples, few of them: the longest first, each in the first row with room."""
+    rows: list[list[Example]] = []
+    room = np.full(len(examples), length)
+    for one in sorted(examples, key=lambda one: -len(one["tokens"])):
+        row = int(np.argmax(room >= len(one["tokens"])))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(one)
+        room[row] -= len(one["tokens"])
+    return rows
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -282,6 +282,11 @@ class Trainer:
         return metrics
 
     @property
+    def row_parts(self) -> int:
+        """In how many parts a batch's rows are split: over the mesh, and one after another."""
+        return row_shards(self.mesh) * self.optimizer.microbatches
+
+    @property
     def weights(self) -> Any:
         return nnx.merge_state(self.state.weights, self.frozen)
 

@@ -21,7 +21,7 @@ from tests.train.test_step import MODEL, VOCABULARY
 from train.data import Example
 from train.meter import Meter
 from train.rl import RLConfig, loop
-from train.rl.lessons import Scorers
+from train.rl.lessons import Scorers, Shape
 from train.rl.rounds import Group, Path, credited
 from train.step import Trainer
 
@@ -77,7 +77,7 @@ def bandit(config: RLConfig, paths_of: Callable[[Sequence[int], Sample], Path], 
         graph, start.weights, loop.objective_of(config), config.optimizer, mesh, updates=loop.planned_updates(config)
     )
     teach, _ = loop.teacher(session, 1, trainer, start)
-    rng, meter, rounds = random.Random(0), Meter(trainer), []
+    rng, meter, shape, rounds = random.Random(0), Meter(trainer), Shape(config.minibatch), []
     for update in range(config.updates):
         drawn = generate(
             graph,
@@ -94,7 +94,7 @@ def bandit(config: RLConfig, paths_of: Callable[[Sequence[int], Sample], Path], 
         groups = [[paths_of(prompt, one) for one in own] for prompt, own in zip(PROMPTS, drawn, strict=True)]
         lesson = teach(groups, rng)
         if lesson.units:
-            loop.learn(session, trainer, meter, lesson, rng)
+            loop.learn(session, trainer, meter, lesson, rng, shape)
         rounds.append([one for group in groups for one in group])
     return rounds
 

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from o1coder_jax.generate import Sample
+from o1coder_jax.policy_losses import ClipConfig, policy_gradient, value_error
 from o1coder_jax.prm import with_value_head
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_ids
+from tests.tiny import VOCAB, decoder
 from tests.train.rl_world import SCORERS, constant, groups_of, path
 from tests.train.world import opened, read_lines, record, results
 from train import rl
-from train.data import Example
+from train.data import Example, HostBatch, example, padded_batch
 from train.programs import Program
 from train.rl import RLConfig, rounds
 from train.rl.config import LossConfig
 from train.rl.grpo import advantages_of, examples_of, lesson
-from train.rl.lessons import Scorers, corrected, minibatches, path_example, with_probabilities
+from train.rl.lessons import Scorers, Shape, corrected, minibatches, path_example, with_probabilities
 from train.rl.rounds import Group, figures, record_path, sampled_groups
+from train.step import Objective
 
 STEP_END, END = 90, 91
 CONFIG = RLConfig()
@@ -170,20 +176,77 @@ def test_where_the_sampler_told_nothing_the_trainer_does():
     assert corrected(scored, CONFIG)["old"].tolist() == [-0.5] * 4 and measured == {}
 
 
+def answers_in(batch: HostBatch) -> list[int]:
+    """The first token behind the prompt of each path in a batch."""
+    return batch["tokens"][(batch["positions"] == 2) & (batch["segments"] > 0)].tolist()
+
+
 def test_each_path_is_used_once_per_epoch():
     units = lesson(groups_of([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]), SCORERS, CONFIG).units
-    batches = minibatches(units, 4, random.Random(0), epochs=2)
-    tokens = [int(row[2]) for batch in batches for row in batch["tokens"] if row[2]]
-    assert sorted(tokens) == sorted([10, 11, 12, 13, 14, 15] * 2)
+    batches = minibatches(units, Shape(4), random.Random(0), epochs=2)
+    assert sorted(itertools.chain(*map(answers_in, batches))) == sorted([10, 11, 12, 13, 14, 15] * 2)
 
 
 @pytest.mark.parametrize(("paths", "parts"), [(3, [3]), (8, [4, 4]), (9, [3, 3, 3]), (10, [3, 3, 4])])
 def test_no_batch_holds_the_few_that_are_left(paths: int, parts: list[int]):
     rewards = [float(i % 2) for i in range(paths)]
     units = lesson(groups_of([rewards]), SCORERS, CONFIG).units
-    batches = list(minibatches(units, 4, random.Random(0)))
-    assert [int((batch["weight"].sum(axis=1) > 0).sum()) for batch in batches] == parts
-    assert {batch["tokens"].shape[0] for batch in batches} == {4}
+    assert [len(answers_in(batch)) for batch in minibatches(units, Shape(4), random.Random(0))] == parts
+
+
+def uneven_units(count: int, seed: int = 0) -> list[list[Example]]:
+    """Paths of 3 to 33 tokens, each a unit, as the policy gradient and the critic take them."""
+    rng = np.random.default_rng(seed)
+
+    def unit() -> list[Example]:
+        size = int(rng.integers(1, 32))
+        names = ("advantage", "old", "reference", "value", "returns")
+        extra = {name: rng.normal(size=size) * 0.3 for name in names}
+        return [example(rng.integers(1, VOCAB, 2).tolist(), rng.integers(1, VOCAB, size).tolist(), **extra)]
+
+    return [unit() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [Objective.of(policy_gradient, clip=ClipConfig(kl=0.1)), Objective.of(value_error, clip=0.2)],
+    ids=["policy", "critic"],
+)
+def test_packed_paths_teach_what_padded_ones_do(objective: Objective):
+    units = uneven_units(24)
+    [batch] = minibatches(units, Shape(len(units)), random.Random(0))
+    padded = padded_batch([one for unit in units for one in unit], len(units), batch["tokens"].shape[1])
+    assert batch["tokens"].size < 0.7 * padded["tokens"].size
+    assert batch["weight"].sum() == padded["weight"].sum()
+    graph, weights = nnx.split(decoder(value_head=True))
+
+    def taught(rows: HostBatch) -> tuple[float, Any]:
+        loss, gradient = jax.value_and_grad(lambda w: objective(nnx.merge(graph, w), rows)[0])(weights)
+        return float(loss), nnx.to_pure_dict(gradient)
+
+    (packed_loss, packed), (padded_loss, other) = taught(batch), taught(padded)
+    assert packed_loss == pytest.approx(padded_loss, rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), packed, other)
+
+
+@pytest.mark.parametrize("parts", [1, 6])
+def test_packed_batches_of_a_stage_have_few_shapes_and_can_be_shared_out(parts: int):
+    shape, seen, rng = Shape(64, parts), [], random.Random(0)
+    for seed, count in enumerate((200, 130, 20, 256, 70)):
+        units = uneven_units(count, seed)
+        for batch in minibatches(units, shape, rng, epochs=2, own=lambda rows: slice(rows // 2)):
+            assert shape.rows % parts == 0 and batch["tokens"].shape == (shape.rows // 2, 64)
+            seen.append(shape.rows)
+    assert seen == sorted(seen) and len(set(seen)) <= 2
+    assert seen[-1] <= 30  # 64 examples of 18 tokens fill 18 rows
+
+
+def test_shape_grows_where_more_is_needed_and_stays():
+    shape = Shape(4)
+    for longest, expected in ((10, (2, 64)), (60, (4, 64)), (10, (4, 64)), (65, (4, 128))):
+        units = [[example([1, 2], [3] * (longest - 2), advantage=[0.0] * (longest - 2))] for _ in range(4)]
+        [batch] = minibatches(units, shape, random.Random(0))
+        assert batch["tokens"].shape == expected
 
 
 # Rewards of a round, with a reward model and a sandbox that are made up.

@@ -20,7 +20,7 @@ from train import rl
 from train.rl import RLConfig
 from train.rl.config import DPOConfig, LossConfig
 from train.rl.dpo import StoredPairs, lesson, path_pairs, sampled_pairs, step_pairs
-from train.rl.lessons import Scorers, minibatches
+from train.rl.lessons import Scorers, Shape, minibatches
 
 
 def first_tokens(pairs: Any) -> list[tuple[int, int]]:
@@ -111,7 +111,7 @@ def test_round_of_ties_teaches_nothing():
 
 def test_pairs_stay_together_and_padding_is_no_pair():
     units = lesson(sampled_pairs(groups_of([[1.0, 0.0]] * 3), 0.1), SCORERS).units
-    batches = list(minibatches(units, 4, random.Random(0)))
+    batches = list(minibatches(units, Shape(4), random.Random(0)))
     assert [batch["valid"].tolist() for batch in batches] == [[1, 1, 0, 0], [1, 1, 1, 1]]
     for batch in batches:
         rows = batch["tokens"][:, 2].reshape(-1, 2)

@@ -21,7 +21,7 @@ from train.config import Config
 from train.data import BatchConfig, round_up
 from train.plan.executed import activation_bytes, training_traffic, training_work
 from train.plan.program import INPUTS, OPTIMISER, PARAMETERS, Program, Role, chip_bytes, placed, training_weights
-from train.rl.lessons import LENGTH_BUCKET
+from train.rl.lessons import LENGTH_BUCKET, PACKED_BUCKET
 from train.rl.loop import objective_of
 from train.step import Objective, OptimizerConfig, TrainState, jitted_step
 
@@ -60,7 +60,7 @@ def rl_programs(config: Config, policy: Role, reward: Role, mesh: Mesh) -> Itera
     longest, rl = config.search.prompt_tokens + config.generation.answer_tokens, config.rl
     if rl.from_trees:
         longest = max(longest, config.search.path_pages * config.search.page_tokens + config.search.code_tokens)
-    paths = BatchConfig(rl.minibatch, round_up(longest, LENGTH_BUCKET))
+    paths = BatchConfig(rl.minibatch, round_up(longest, LENGTH_BUCKET if rl.algorithm == "dpo" else PACKED_BUCKET))
     reference = nnx.filter_state(training_weights(policy, mesh)[1], nnx.Param)  # it shares what is frozen
     others = chip_bytes(reference) + chip_bytes(training_weights(reward, mesh)[1])
     if rl.algorithm != "ppo":

@@ -19,7 +19,7 @@ from o1coder_jax.policy_losses import state_values, value_error
 from o1coder_jax.prm import fresh_head
 from o1coder_jax.stored import Model
 from train.data import Example
-from train.rl.lessons import minibatches, per_token
+from train.rl.lessons import Shape, minibatches, per_token
 from train.session import Session
 from train.step import Objective, Trainer
 
@@ -58,6 +58,7 @@ class Critic:
             dropout=False,  # it is clipped around what it said without
         )
         self._rng = random.Random(f"{session.config.seed} critic {iteration}")
+        self._shape = Shape(config.minibatch, self._trainer.row_parts)
 
     def values(self, examples: Sequence[Example]) -> list[np.ndarray]:
         """V before every token of each example."""
@@ -77,9 +78,8 @@ class Critic:
             [{"tokens": one["tokens"], "weight": one["decides"], "value": one["value"], "returns": one["returns"]}]
             for one in examples
         ]
-        own = self._session.own_slice(self._config.minibatch)
-        epochs = self._config.ppo.critic.epochs
-        batches = minibatches(units, self._config.minibatch, self._rng, epochs=epochs, own=own)
+        epochs, own = self._config.ppo.critic.epochs, self._session.own_slice
+        batches = minibatches(units, self._shape, self._rng, epochs=epochs, own=own)
         learned = jax.device_get([self._trainer.step(batch) for batch in batches])
         means = {f"critic_{name}": float(np.mean([one[name] for one in learned])) for name in learned[0]}
         at = [one["decides"] > 0 for one in examples]

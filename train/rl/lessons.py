@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from o1coder_jax.advantages import mismatch, truncated_importance
 from o1coder_jax.losses import token_scores
 from o1coder_jax.mesh import host_copy, row_shards, shard_rows
 from o1coder_jax.transformer import Transformer
-from train.data import Example, HostBatch, example, padded_batch, round_up
+from train.data import ALL, Example, HostBatch, example, first_fit, laid_batch, padded_batch, round_up
 from train.rl.config import RLConfig
 from train.rl.rounds import Path
 
 LENGTH_BUCKET = 32
+PACKED_BUCKET = 64  # of rows that many examples share: wider ones leave no more of them empty
 Scores = Callable[[Sequence[Example]], list[np.ndarray]]
 """A number for every token of each example."""
 
@@ -137,26 +139,76 @@ def per_token(
     return out
 
 
+@dataclass
+class Shape:
+    """Of the packed minibatches of a stage: it only grows, and by eighths, so that a step is compiled for few.
+
+    Attributes:
+      most: examples in a batch.
+      parts: the number of rows is divisible by it.
+      rows, length: places that every batch has from now on, at least.
+    """
+
+    most: int
+    parts: int = 1
+    rows: int = 0
+    length: int = 0
+
+    def hold(self, examples: Sequence[Example], count: int) -> None:
+        """Makes room for any `count` that are like these."""
+        longest = max(len(one["tokens"]) for one in examples)
+        self.length = max(self.length, round_up(longest, PACKED_BUCKET))
+        each = len(first_fit(examples, self.length)) / len(examples)
+        self._hold_rows(min(math.ceil(1.04 * each * count), count))
+
+    def packed(self, examples: Sequence[Example]) -> HostBatch:
+        """A batch of these."""
+        rows = first_fit(examples, self.length)
+        self._hold_rows(len(rows))
+        return laid_batch(rows, self.rows, self.length)
+
+    def _hold_rows(self, count: int) -> None:
+        self.rows = max(self.rows, round_up(count, round_up(-(-self.most // 8), self.parts)))
+
+
 def minibatches(
-    units: Sequence[list[Example]], rows: int, rng: random.Random, *, epochs: int = 1, own: slice = slice(None)
+    units: Sequence[list[Example]],
+    shape: Shape,
+    rng: random.Random,
+    *,
+    epochs: int = 1,
+    own: Callable[[int], slice] = lambda rows: ALL,
 ) -> Iterator[HostBatch]:
-    """This process's rows of shuffled padded batches; each unit is in one batch of each epoch.
+    """Shuffled batches of at most `shape.most` examples; each unit is in one batch of each epoch.
 
-    Batches are as few as hold all units, and as full as each other: a step on the few rows that would be left moves the
-    weights as far as any other, and knows less.
+    Batches are as few as hold all units, and as full as each other: a step on the few examples that would be left moves
+    the weights as far as any other, and knows less.
 
-    A batch of pairs has the reference's log-probability of each whole row, and says which rows are no padding.
+    Single examples are packed into rows. Pairs have two rows each, with the reference's log-probability of each whole
+    row, and say which rows are no padding.
+
+    Args:
+      shape: of packed batches; grows if it has to.
+      own: given a batch's number of rows, those of this process, which alone are handed on.
     """
     order, width = list(units), len(units[0])
-    length = round_up(max(len(one["tokens"]) for unit in units for one in unit), LENGTH_BUCKET)
+    count = -(-len(order) // (shape.most // width))
+    every = [one for unit in units for one in unit]
+    if width == 1:
+        shape.hold(every, -(-len(order) // count))
+    longest = round_up(max(len(one["tokens"]) for one in every), LENGTH_BUCKET)
     for _ in range(epochs):
         rng.shuffle(order)
-        count = -(-len(order) // (rows // width))
         for number in range(count):
             part = order[number * len(order) // count : (number + 1) * len(order) // count]
             examples = [one for unit in part for one in unit]
-            batch = padded_batch(examples, rows, length)
-            if width == 2:
-                batch["reference"] = np.where(batch["weight"] > 0, batch["reference"], 0.0).sum(axis=1)
-                batch["valid"] = (np.arange(rows) < len(examples)).astype(np.float32)
-            yield {name: values[own] for name, values in batch.items()}
+            batch = _pairs(examples, shape.most, longest) if width == 2 else shape.packed(examples)
+            mine = own(len(batch["tokens"]))
+            yield {name: values[mine] for name, values in batch.items()}
+
+
+def _pairs(examples: Sequence[Example], rows: int, length: int) -> HostBatch:
+    batch = padded_batch(examples, rows, length)
+    batch["reference"] = np.where(batch["weight"] > 0, batch["reference"], 0.0).sum(axis=1)
+    batch["valid"] = (np.arange(rows) < len(examples)).astype(np.float32)
+    return batch

@@ -35,7 +35,7 @@ from train.process import current
 from train.rl import dpo, grpo, ppo
 from train.rl.config import RLConfig
 from train.rl.critic import Critic
-from train.rl.lessons import Lesson, Scorers, minibatches, per_token, probabilities
+from train.rl.lessons import Lesson, Scorers, Shape, minibatches, per_token, probabilities
 from train.rl.rounds import Drawn, Group, Rater, Tests, figures, grown_groups, marks, sampled_groups
 from train.run import Stage
 from train.session import Session, StageName, policy_name
@@ -67,6 +67,7 @@ def run(session: Session, iteration: int) -> None:
         )
         teach, critic = teacher(session, iteration, trainer, start)
         meter, tokens, ledger = Meter(trainer), 0, Ledger.of(session, iteration)
+        shape = Shape(config.minibatch, trainer.row_parts)
         for update in range(config.updates if problems else 0):
             t = (iteration - 1) * config.updates + update
             chosen = ledger.draw(problems, config.problems, rng)
@@ -85,7 +86,7 @@ def run(session: Session, iteration: int) -> None:
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
             measured: dict[str, float | None] = {}
             if lesson.units:
-                learned, measured = learn(session, trainer, meter, lesson, rng)
+                learned, measured = learn(session, trainer, meter, lesson, rng, shape)
                 metrics |= learned
             stage.log(t, **metrics, **measured)
             bar.advance(1, f"R {metrics['outcome']:.3f}")
@@ -173,14 +174,13 @@ def draw(
 
 
 def learn(
-    session: Session, trainer: Trainer, meter: Meter, lesson: Lesson, rng: random.Random
+    session: Session, trainer: Trainer, meter: Meter, lesson: Lesson, rng: random.Random, shape: Shape
 ) -> tuple[dict[str, float], dict[str, float | None]]:
     """The updates of a round: means of their metrics, and the meter's figures."""
     config = session.config.rl
     meter.begin()
     learned = []
-    own = session.own_slice(config.minibatch)
-    for batch in minibatches(lesson.units, config.minibatch, rng, epochs=config.epochs, own=own):
+    for batch in minibatches(lesson.units, shape, rng, epochs=config.epochs, own=session.own_slice):
         meter.count(batch)
         learned.append(trainer.step(batch))
     read = jax.device_get(learned)
