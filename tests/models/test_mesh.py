@@ -43,12 +43,12 @@ def test_answers_are_those_of_one_device(report, mesh):
     assert report[mesh]["answers"]
 
 
-@pytest.mark.parametrize(("mesh", "share"), [("data", 0.5), ("tensor", 1.0)])
-def test_rows_are_split_from_the_first_step_on(report, mesh, share):
+@pytest.mark.parametrize(("mesh", "shares"), [("data", [0.5, 0.5]), ("tensor", [0.5, 1.0])])
+def test_rows_are_split_from_the_first_step_on(report, mesh, shares):
     """Else each device would hold all of them at first, and what decodes them would be compiled twice."""
     calls, alike = report[mesh]["decoded"]
     assert calls > 1 and alike == calls
-    assert report[mesh]["rows_held"] == share
+    assert report[mesh]["rows_held"] == shares
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -65,12 +65,16 @@ def trees(mesh: Mesh) -> list[list[Any]]:
 
 @contextlib.contextmanager
 def decoded_places() -> Iterator[list[Any]]:
-    """Where the rows lie that are decoded in the meantime: of each call the places of its arrays."""
+    """Where the rows lie that are decoded in the meantime: of each call the places of its arrays, and the shares of
+    keys and values and of tokens that the first device holds."""
     original, found = generation.decode_batch, []
 
+    def held(leaf: Any) -> float:
+        return leaf.addressable_shards[0].data.size / leaf.size
+
     def decode(graph: Any, weights: Any, paths: Any, rows: Any, *arguments: Any, **settings: Any) -> Any:
-        leaves = jax.tree.leaves(rows)
-        found.append([(leaf.sharding, leaf.addressable_shards[0].data.size / leaf.size) for leaf in leaves])
+        places = jax.tree.map(lambda leaf: str(leaf.sharding), rows)
+        found.append((str(places), max(held(leaf) for leaf in (*rows.keys, *rows.values)), held(rows.tokens)))
         return original(graph, weights, paths, rows, *arguments, **settings)
 
     generation.decode_batch = decode  # type: ignore[assignment]
@@ -163,7 +167,7 @@ def main() -> None:
             with decoded_places() as places:
                 report[name]["answers"] = answers(mesh) == expected[0]
             report[name]["decoded"] = len(places), places.count(places[0])
-            report[name]["rows_held"] = max(share for _, share in places[0])
+            report[name]["rows_held"] = places[0][1:]
         with compiled_waves() as found:
             report[name]["trees"] = trees(mesh) == expected[1]
         report[name]["collectives"] = sorted(set().union(*found.values()))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from o1coder_jax.errors import UserError
 from o1coder_jax.generate import Sample
 from o1coder_jax.policy_losses import ClipConfig, policy_gradient, value_error
 from o1coder_jax.prm import with_value_head
@@ -229,7 +230,7 @@ def test_packed_paths_teach_what_padded_ones_do(objective: Objective):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), packed, other)
 
 
-@pytest.mark.parametrize("parts", [1, 6])
+@pytest.mark.parametrize("parts", [1, 16])
 def test_packed_batches_of_a_stage_have_few_shapes_and_can_be_shared_out(parts: int):
     shape, seen, rng = Shape(64, parts), [], random.Random(0)
     for seed, count in enumerate((200, 130, 20, 256, 70)):
@@ -238,15 +239,39 @@ def test_packed_batches_of_a_stage_have_few_shapes_and_can_be_shared_out(parts: 
             assert shape.rows % parts == 0 and batch["tokens"].shape == (shape.rows // 2, 64)
             seen.append(shape.rows)
     assert seen == sorted(seen) and len(set(seen)) <= 2
-    assert seen[-1] <= 30  # 64 examples of 18 tokens fill 18 rows
+    assert seen[-1] <= 32  # 64 examples of 18 tokens fill 18 rows
+
+
+def test_parts_of_a_packed_batch_hold_about_as_many_tokens():
+    [batch] = minibatches(uneven_units(64), Shape(64, 4), random.Random(0))
+    tokens = (batch["segments"] > 0).reshape(4, -1).sum(axis=1)
+    assert tokens.max() < 1.1 * tokens.mean()
+
+
+@pytest.mark.parametrize(("most", "parts"), [(20, 1), (72, 2), (88, 4), (8, 8)])
+def test_packed_batch_never_has_more_rows_than_examples(most: int, parts: int):
+    shape = Shape(most, parts)
+    units = [[example([1, 2], [3] * 31, advantage=[0.0] * 31)] for _ in range(2 * most)]
+    assert {len(batch["tokens"]) for batch in minibatches(units, shape, random.Random(0))} == {most}
+
+
+def test_minibatch_that_cannot_be_split_is_refused():
+    with pytest.raises(UserError, match=r"rl\.minibatch is 8, which cannot be split into 16 parts.*a multiple of 16"):
+        Shape(8, 16)
 
 
 def test_shape_grows_where_more_is_needed_and_stays():
     shape = Shape(4)
-    for longest, expected in ((10, (2, 64)), (60, (4, 64)), (10, (4, 64)), (65, (4, 128))):
-        units = [[example([1, 2], [3] * (longest - 2), advantage=[0.0] * (longest - 2))] for _ in range(4)]
-        [batch] = minibatches(units, shape, random.Random(0))
-        assert batch["tokens"].shape == expected
+    for longest, expected in ((10, (2, 64)), (60, (4, 64)), (10, (4, 64)), (65, (4, 128)), (200, (4, 256))):
+        assert batch_of([longest] * 4, shape) == expected
+    assert batch_of([300, 10, 10, 10], shape) == (3, 320)  # longer rows, and no more of them than they need
+    assert batch_of([10] * 4, shape) == (3, 320)
+
+
+def batch_of(lengths: Sequence[int], shape: Shape) -> tuple[int, ...]:
+    units = [[example([1, 2], [3] * (size - 2), advantage=[0.0] * (size - 2))] for size in lengths]
+    [batch] = minibatches(units, shape, random.Random(0))
+    return batch["tokens"].shape
 
 
 # Rewards of a round, with a reward model and a sandbox that are made up.

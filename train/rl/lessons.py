@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from o1coder_jax.advantages import mismatch, truncated_importance
+from o1coder_jax.errors import UserError
 from o1coder_jax.losses import token_scores
 from o1coder_jax.mesh import host_copy, row_shards, shard_rows
 from o1coder_jax.transformer import Transformer
@@ -24,7 +25,7 @@ from train.rl.config import RLConfig
 from train.rl.rounds import Path
 
 LENGTH_BUCKET = 32
-PACKED_BUCKET = 64  # of rows that many examples share: wider ones leave no more of them empty
+PACKED_BUCKET = 64  # of rows that examples share, where more width leaves few places empty
 Scores = Callable[[Sequence[Example]], list[np.ndarray]]
 """A number for every token of each example."""
 
@@ -141,12 +142,13 @@ def per_token(
 
 @dataclass
 class Shape:
-    """Of the packed minibatches of a stage: it only grows, and by eighths, so that a step is compiled for few.
+    """Of the packed minibatches of a stage: it only grows, so that a step is compiled for few.
 
     Attributes:
       most: examples in a batch.
-      parts: the number of rows is divisible by it.
-      rows, length: places that every batch has from now on, at least.
+      parts: of equally many rows, each with about as many tokens as the others; `UserError` if it does not divide
+        `most`.
+      rows, length: places of a batch. Rows come in eighths of `most`, or as many at a time as there are parts.
     """
 
     most: int
@@ -154,21 +156,33 @@ class Shape:
     rows: int = 0
     length: int = 0
 
+    def __post_init__(self) -> None:
+        if self.most % self.parts:
+            raise UserError(
+                f"rl.minibatch is {self.most}, which cannot be split into {self.parts} parts (over the devices, and "
+                f"into microbatches); make it a multiple of {self.parts}"
+            )
+
     def hold(self, examples: Sequence[Example], count: int) -> None:
         """Makes room for any `count` that are like these."""
-        longest = max(len(one["tokens"]) for one in examples)
-        self.length = max(self.length, round_up(longest, PACKED_BUCKET))
+        longest = round_up(max(len(one["tokens"]) for one in examples), PACKED_BUCKET)
+        if longest > self.length:
+            self.rows, self.length = 0, longest
         each = len(first_fit(examples, self.length)) / len(examples)
         self._hold_rows(min(math.ceil(1.04 * each * count), count))
 
     def packed(self, examples: Sequence[Example]) -> HostBatch:
         """A batch of these."""
-        rows = first_fit(examples, self.length)
-        self._hold_rows(len(rows))
+        found = first_fit(examples, self.length)
+        self._hold_rows(len(found))
+        rows: list[list[Example]] = [[] for _ in range(self.rows)]
+        for number, row in enumerate(found):  # the fullest first: dealt out, or the last parts would hold the padding
+            rows[number % self.parts * (self.rows // self.parts) + number // self.parts] = row
         return laid_batch(rows, self.rows, self.length)
 
     def _hold_rows(self, count: int) -> None:
-        self.rows = max(self.rows, round_up(count, round_up(-(-self.most // 8), self.parts)))
+        step = round_up(-(-self.most // 8), self.parts)
+        self.rows = max(self.rows, min(round_up(count, step), self.most))
 
 
 def minibatches(
