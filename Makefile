@@ -19,7 +19,7 @@ selfplay: $(STAMP)
 	$(BIN)/python -m train.selfplay --config $(CONFIG) $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check lint: $(STAMP)
 	$(BIN)/python -m ruff check .

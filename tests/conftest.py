@@ -21,12 +21,6 @@ jax.config.update("jax_num_cpu_devices", 1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, or one worker would have it left at the end."""
-    slow = ("tests/train/", "tests/search/")
-    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in slow])
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled() -> Iterator[None]:
     """A process may map 65,530 pieces of memory; all that the tests compile takes more, and XLA then crashes."""
