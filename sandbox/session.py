@@ -160,10 +160,12 @@ class Session:
                 self._receive()  # done
             return not verdict
         status, cpu_seconds = rest
-        if cpu_seconds >= self._work.cpu_seconds:
+        ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        # The limit's own signal says so itself: the time that is reported may lie a tick below the limit.
+        if cpu_seconds >= self._work.cpu_seconds or ended_by == signal.SIGXCPU:
             self._not_compiled(TIME, "compilation took too long")
-        elif os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
-            self._not_compiled(FAILED, f"the compiler was ended by {signal.Signals(os.WTERMSIG(status)).name}")
+        elif ended_by not in (0, signal.SIGKILL):
+            self._not_compiled(FAILED, f"the compiler was ended by {signal.Signals(ended_by).name}")
         else:
             raise InfraFailure(f"the sandbox's compiler ended with status {status}")
         return False
