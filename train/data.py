@@ -145,7 +145,7 @@ def padded_batch(examples: Sequence[Example], rows: int, length: int) -> HostBat
 
 
 def laid_batch(packed: Sequence[Sequence[Example]], rows: int, length: int) -> HostBatch:
-    """The examples of each row one behind the other; missing rows are padding."""
+    """The examples of each row one behind the other; the first row has some, and missing rows are padding."""
     batch: HostBatch = {
         "segments": np.zeros((rows, length), np.int32),
         "positions": np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
@@ -164,7 +164,8 @@ def laid_batch(packed: Sequence[Sequence[Example]], rows: int, length: int) -> H
 
 
 def first_fit(examples: Sequence[Example], length: int) -> list[list[Example]]:
-    """Rows of so many places with all examples, few of them: the longest first, each in the first row with room."""
+    """Rows of so many places with all examples, of which none is longer: the longest first, each in the first row with
+    room (first-fit decreasing)."""
     rows: list[list[Example]] = []
     room = np.full(len(examples), length)
     for one in sorted(examples, key=lambda one: -len(one["tokens"])):

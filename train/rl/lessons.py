@@ -142,7 +142,8 @@ def per_token(
 
 @dataclass
 class Shape:
-    """Of the packed minibatches of a stage: it only grows, so that a step is compiled for few.
+    """Of the packed minibatches of a stage. The length only grows, and so do the rows of one length: a step is compiled
+    for few shapes.
 
     Attributes:
       most: examples in a batch.
