@@ -31,6 +31,7 @@ from train.ablate.procedures import Task, generator, random_tests, reinforce, re
 from train.ablate.runner import Planned, Runner, plan
 from train.ablate.work import Job
 from train.config import Config, load_config
+from train.run import finished_stages
 from train.run_files import write_long_json
 
 
@@ -435,9 +436,12 @@ def test_coins_judge_alike_and_run_nothing(wee: Path, runs: Path):
 def test_generator_is_measured_as_its_stage_measures_it(wee: Path, runs: Path):
     with opened(wee, runs, upto="tcg") as session:
         there = session.require("tcg", "train.tcg")
+        seconds = {stage.name: stage.seconds for stage in finished_stages(session.run.folder)}
         for checkpoint, phase in (("tcg-sft", "sft"), ("tcg", "dpo"), ("random", "random")):
             [point] = generator(session, Task({"checkpoint": checkpoint}, 2))
             assert "kill_rate" in point.shares and generator(session, Task({"checkpoint": checkpoint}, 2)) == [point]
+            took = 0.0 if checkpoint == "random" else sum(seconds[stage] for stage in ("bootstrap", "tcg"))
+            assert point.costs["seconds"] == took and (point.costs["tokens"] > 0) == (checkpoint != "random")
             for name, value in point.figures.items():
                 assert value == pytest.approx(there[f"{name}_{phase}"]), name
             for name in point.shares:

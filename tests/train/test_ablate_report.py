@@ -16,9 +16,9 @@ from tests.train.ablations import CELLS, TINY, ablation
 from train.ablate import report
 from train.ablate.config import Comparison
 from train.ablate.points import Point
-from train.ablate.results import Found, by_difficulty, collect, compare
+from train.ablate.results import Found, Judged, by_difficulty, collect, compare
 from train.ablate.runner import Planned
-from train.config import load_config
+from train.config import Config, load_config
 
 
 def fared(greedy: str) -> dict[str, Any]:
@@ -61,10 +61,51 @@ def test_bases_that_differ_are_told():
         return Found(name, "", {i: {**result("1110"), "start": {"bootstrap": base}} for i, base in enumerate(bases)})
 
     [judged] = compare([cell("a", "xyz"), cell("b", "xxx")], [Comparison("a", "b")], resamples=99)
-    assert judged.apart == (1, 2)
+    assert judged.apart == {1: "bootstrap", 2: "bootstrap"}
     assert "is in the difference: a - b (seeds 1, 2)." in report._comparisons([judged], 3)
     [same] = compare([cell("a", "xyz"), cell("b", "xyz")], [Comparison("a", "b")], resamples=99)
     assert "of its own" not in report._comparisons([same], 3)
+
+
+def test_stages_of_the_same_settings_that_came_to_other_weights_are_told():
+    """A stage whose settings the two do not share is meant to differ; one that the cell itself did says nothing."""
+    start = {"bootstrap": "x", "001-sft": "y", "001-rl": "z"}
+    tiny = load_config(TINY)
+    shorter = dataclasses.replace(tiny, sft=dataclasses.replace(tiny.sft, updates=1))
+
+    def cell(name: str, weights: str, config: Config) -> Found:
+        return Found(name, "", {0: {**result("1110"), "start": {**start, "001-sft": weights, "001-rl": name}}}, config)
+
+    def judged(other: Found) -> Judged:
+        return compare([cell("a", "y", tiny), other], [Comparison("a", other.name)], resamples=99)[0]
+
+    assert judged(cell("b", "y", tiny)).apart == {} == judged(cell("b", "w", shorter)).apart
+    told = judged(cell("b", "w", tiny))
+    assert told.apart == {0: "001-sft"}
+    assert "other weights as its outcome: a - b (001-sft, seeds 0)." in report._comparisons([told], 1)
+
+
+def test_a_claim_needs_both_tests():
+    """Four small differences and a large one: resampled problems leave no doubt, the seeds by themselves do."""
+    seeds = {i: result("1" * (60 if i == 4 else 6) + "0" * (0 if i == 4 else 54)) for i in range(5)}
+    nothing = Found("b", "", {i: result("0" * 60) for i in range(5)})
+    [judged] = compare([Found("a", "", seeds), nothing], [Comparison("a", "b")], resamples=2000)
+    assert judged.difference is not None and judged.difference.seeds_p is not None
+    assert judged.adjusted is not None and judged.adjusted < 0.05 < judged.difference.seeds_p
+    assert judged.verdict == "not shown"
+    alike = Found("a", "", {i: result("1" * (30 + i) + "0" * (30 - i)) for i in range(5)})
+    assert compare([alike, nothing], [Comparison("a", "b")], resamples=2000)[0].verdict == "holds"
+    reverse = compare([nothing, alike], [Comparison("b", "a")], resamples=2000)[0]
+    assert reverse.verdict == "does not hold: the other is better"
+
+
+def test_ratios_are_of_costs_over_the_seeds_that_both_have():
+    one = Found("a", "", {0: result("10", tokens=100), 1: result("10", tokens=300), 2: result("10", tokens=9)})
+    other = Found("b", "", {0: result("10", tokens=100), 1: result("10", tokens=100)})
+    [judged] = compare([one, other], [Comparison("a", "b")], resamples=99)
+    assert judged.costs == {"tokens": 2.0, "executions": 1.0, "updates": 1.0}
+    free = Found("c", "", {0: result("10", tokens=0)})
+    assert "tokens" not in compare([one, free], [Comparison("a", "c")], resamples=99)[0].costs
 
 
 def test_rates_by_difficulty_by_hand():
@@ -92,15 +133,17 @@ def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monk
     (tmp_path / "seed-0.json").write_text(json.dumps(result("10" * 30)))
     (tmp_path / "b-0.json").write_text(json.dumps(result("11" * 30)))
     one = ablation(
-        {"rl": CELLS["rl"], "b": CELLS["rl"]},
+        {"rl": {**CELLS["rl"], "limit_seconds": 7}, "b": CELLS["rl"]},
         comparisons=[{"better": "rl", "than": "b", "title": "it helps"}],
+        notes=["Mind this."],
         document=str(tmp_path / "r.md"),
         resamples=200,
     )
     other = [dataclasses.replace(planned(tmp_path)[0], name="b", path=tmp_path / "b-0.json")]
     lines = report.write_report(one, [*planned(tmp_path), *other])
     text = (tmp_path / "r.md").read_text()
-    assert "| it helps (rl - b) | greedy | -0.500 [" in text and "| - | 1 of 3 seeds |" in text
+    assert "| it helps (rl - b) | greedy | -0.500 [" in text and "| - | 1.00 1.00 1.00 | 1 of 3 seeds |" in text
+    assert "## Notes\n\n- Mind this.\n" in text and "| abc | rl 0; b 0 |" in text and "others: rl 7 s." in text
     assert "- rl: seeds 1, 2" in text and "figures need matplotlib" in lines[1]
 
 
@@ -116,38 +159,44 @@ def test_claims_are_judged_where_all_seeds_are_there(tmp_path: Path):
     config = ablation({"rl": CELLS["rl"], "b": CELLS["rl"]}, comparisons=comparisons, document=document, resamples=200)
     report.write_report(config, [*made, *other])
     [line] = [line for line in Path(document).read_text().splitlines() if "it helps" in line]
-    assert line.endswith("| -0.467 -0.483 -0.483 | 0.0100 | 0.0001 | does not hold: the other is better |")
+    assert line.endswith(
+        "| -0.467 -0.483 -0.483 | 0.0100 | 0.0001 | 1.00 1.00 1.00 | does not hold: the other is better |"
+    )
 
 
 def test_targets_are_judged_by_the_mean_over_seeds(tmp_path: Path):
     made = planned(tmp_path)
     for one, greedy in zip(made, ("1110", "1010", "1110"), strict=True):
-        one.path.write_text(json.dumps(result(greedy, seed=one.seed)))
+        one.path.write_text(json.dumps(result(greedy, seed=one.seed, tokens=20 * one.seed)))  # 0: nobody counted
     targets = [
         {"cell": "rl", "measure": "greedy", "at_least": 0.66},
         {"cell": "rl", "measure": "greedy", "at_least": 0.67, "title": "much"},
         {"cell": "rl", "measure": "greedy", "at_least": 1.0, "difficulty": ["2"]},
         {"cell": "rl", "measure": "seconds", "at_most": 0.5},
         {"cell": "rl", "measure": "validity", "at_least": 0.5},
+        {"cell": "rl", "measure": "tokens", "at_most": 50},
     ]
     document = str(tmp_path / "r.md")
     report.write_report(ablation({"rl": CELLS["rl"]}, targets=targets, document=document, resamples=200), made)
     rows = [line for line in Path(document).read_text().splitlines() if line.startswith("| ") and "=" in line]
     ends = [line.rsplit("|", 2)[1].strip() for line in rows]
-    assert ends == ["reached", "not reached", "reached", "not reached", "not measured"]
+    assert ends == ["reached", "not reached", "reached", "not reached", "not measured", "reached (2 of 3 seeds)"]
     assert "| much (rl) | greedy | >= 0.67 | 0.667 [" in rows[1] and "| 0.750 0.500 0.750 |" in rows[1]
     assert "<= 0.5" in rows[3]
 
 
 def test_report_of_other_models(tmp_path: Path):
-    point = dataclasses.asdict(Point("end", {"tokens": 0}, figures={"auc_within": 0.5, "steps": 1234.0}))
-    more = dataclasses.asdict(Point("end", {"tokens": 0}, figures={"auc_within": 0.75}))
+    point = Point("end", {"tokens": 0, "seconds": 0.0}, figures={"auc_within": 0.5, "steps": 1234.0})
+    point, more = (
+        dataclasses.asdict(one) for one in (point, Point("end", {"seconds": 90.0}, figures={"auc_within": 0.75}))
+    )
     (tmp_path / "seed-0.json").write_text(json.dumps({**result("1"), "points": [point]}))
     (tmp_path / "seed-1.json").write_text(json.dumps({**result("1"), "points": [more]}))
     one = ablation({"rl": CELLS["rl"]}, document=str(tmp_path / "r.md"), resamples=200)
     report.write_report(one, planned(tmp_path))
     text = (tmp_path / "r.md").read_text()
     assert "| rl | auc_within | 2 | 0.625 [0.500, 0.750] | 0.500 0.750 |" in text
+    assert "| rl | seconds | 1 | 90.000 | 90.000 |" in text
     assert "| rl | steps | 1 | 1234 [1234, 1234] | 1234 |" in text and "- rl: RL\n" in text
     assert "## Policies" not in text and "## Search" not in text
 
@@ -157,7 +206,7 @@ def test_shares_are_counts_over_what_they_are_of(tmp_path: Path):
     made = planned(tmp_path)
     for one in made:
         shares = {"kill_rate": {"counts": [4, 0, 1 + one.seed], "of": [4, 0, 4]}}
-        point = Point("end", {"tokens": 0}, figures={"kill_rate": (5 + one.seed) / 8}, shares=shares)
+        point = Point("end", {"seconds": 0.0}, figures={"kill_rate": (5 + one.seed) / 8}, shares=shares)
         one.path.write_text(json.dumps({**result("1"), "points": [dataclasses.asdict(point)]}))
     document = tmp_path / "r.md"
     config = ablation({"rl": CELLS["rl"]}, document=str(document), resamples=500)
@@ -174,6 +223,27 @@ def test_figures_are_drawn(tmp_path: Path):
     costs = {"tokens": 5.5, "executions": 1.0, "updates": 0, "seconds": 1.0}
     search = {**result("10"), "points": [dataclasses.asdict(Point("2 rollouts", costs, outcomes=outcomes))]}
     found = [Found("a", "", {0: result("10"), 1: result("11")}), Found("s", "", {0: search})]
-    drawn = draw(found, tmp_path, resamples=50)
-    assert [name for name, _ in drawn] == ["policies.png", "rounds.png", "searches.png"]
+    judged = compare([found[0], Found("b", "", found[0].results)], [Comparison("a", "b")], resamples=50)
+    drawn = draw(found, tmp_path, resamples=50, judged=judged)
+    assert [name for name, _ in drawn] == ["claims.png", "policies.png", "rounds.png", "searches.png"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name, _ in drawn)
+
+
+def test_rounds_begin_at_the_base_that_they_had():
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra [ablate]")
+    from train.ablate.plots import _rounds
+
+    def begun(greedy: str, start: dict[str, str], tokens: int = 100) -> dict[str, Any]:
+        made = {**result(greedy, tokens=tokens), "start": start}
+        made["points"] = made["points"][-1:] if not tokens else made["points"]
+        for point in made["points"]:
+            point["costs"] = {**point["costs"], "updates": 3 if tokens else 0}
+        return made
+
+    loop = Found("loop", "", {i: begun("11", {"bootstrap": "x", "tcg": "t"}) for i in range(2)})
+    base = Found("base", "", {0: begun("10", {"bootstrap": "x"}, 0), 1: begun("10", {"bootstrap": "y"}, 0)})
+    lines = _rounds(loop, [loop, base])
+    assert [[(tokens, marks.mean()) for tokens, marks in line] for line in lines] == [
+        [(0.0, 0.5), (100, 0.0)],
+        [(100, 0.0)],
+    ]

@@ -119,6 +119,7 @@ class AblateConfig:
         keys of `settings` and `options` are laid over that one's.
       comparisons: each the fields of a `Comparison`.
       targets: each the fields of a `Target`.
+      notes: lines for the report, what its tables do not tell.
       first_seed: the first of the seeds.
       samples: answers to a held-out problem beside the greedy one, for pass@k.
       sampled_problems: held-out problems that get them, the first so many; 0: all.
@@ -134,6 +135,7 @@ class AblateConfig:
     cells: dict[str, dict[str, Any]]
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     first_seed: int = 0
     samples: int = 8

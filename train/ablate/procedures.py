@@ -177,6 +177,7 @@ def generator(session: Session, task: Task) -> list[Point]:
     """The test case generator of the starting point, measured as its stage does it.
 
     Options: `checkpoint`, which is `tcg`, `tcg-sft` (before DPO) or `random`: random inputs with true outputs instead.
+    The costs are those of the base and the whole stage.
     """
     task.check("checkpoint")
     name = task.option("checkpoint", "tcg", ("tcg", "tcg-sft", "random"))
@@ -193,8 +194,16 @@ def generator(session: Session, task: Task) -> list[Point]:
                 shares = {"validity": vars(found.validity), "kill_rate": vars(found.killed)}
                 stage.result |= {"figures": found.figures, "shares": shares}
     result = session.require(stage_name, "train.ablate")
-    costs = costs_of(Budget(0, 0, 0, 0))
-    return [Point("end", costs, figures=_known(result["figures"]), shares=result["shares"])]
+    return [Point("end", costs_of(_learned(session, name)), figures=_known(result["figures"]), shares=result["shares"])]
+
+
+def _learned(session: Session, generator: str) -> Budget:
+    """What the base and the generator's whole stage took; nothing for random inputs."""
+    if generator == "random":
+        return Budget(0, 0, 0, 0)
+    config, found, seconds = session.config.tcg, session.require("tcg", "train.tcg"), _seconds(session)
+    updates = config.sft_updates + (config.dpo_updates if found.get("pairs") else 0)
+    return Budget(found["tokens_generated"], found["executions"], updates, 0, seconds["bootstrap"] + seconds["tcg"])
 
 
 def _known(found: dict[str, Any]) -> dict[str, float]:

@@ -31,39 +31,48 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
     path = Path(ablation.document)
     found = collect(planned)
     done = sum(len(one.results) for one in found)
+    judged = compare(found, ablation.all_comparisons(), resamples=ablation.resamples)
     drawn, said = [], ""
     if done:
         try:
-            drawn = plots.draw(found, path.with_suffix(""), resamples=ablation.resamples)
+            drawn = plots.draw(found, path.with_suffix(""), resamples=ablation.resamples, judged=judged)
         except UserError as error:
             said = str(error)
-    judged = compare(found, ablation.all_comparisons(), resamples=ablation.resamples)
     targets = meet(found, ablation.all_targets(), resamples=ablation.resamples)
     every = sorted({one.seed for one in planned})
     seeds = len(every)
-    parts = [_head(ablation, found, every, done), _comparisons(judged, seeds), _targets(targets)]
+    parts = [_head(ablation, found, every, done), _comparisons(judged, seeds), _targets(targets, seeds)]
+    parts += [_notes(ablation.notes)]
     parts += [f"![{caption}]({path.stem}/{name})\n\n{caption}.\n" for name, caption in drawn]
     parts += [_policies(found, ablation.resamples), _lengths(found), _searches(found, ablation.resamples)]
-    parts += [_models(found, ablation.resamples), _missing(found, every)]
+    parts += [_models(found, ablation.resamples), _missing(found, every), _commits(found)]
     write_text(path, "\n".join(part for part in parts if part))
     lines = [f"{path}: {done} of {len(planned)} results, {len(drawn)} figures", said]
     return [line for line in lines if line]
 
 
 def _head(ablation: AblateConfig, found: Sequence[Found], seeds: Sequence[int], done: int) -> str:
-    commits = sorted({str(result["commit"])[:10] for one in found for result in one.results.values()})
+    slow = {name: cell.limit_seconds for name, cell in ablation.all_cells().items() if cell.limit_seconds}
+    longer = ", ".join(f"{name} {limit} s" for name, limit in slow.items())
     return (
         "# Results\n\n"
         "Written by `python -m train.ablate --config ... --seeds N --report` from the files in "
         f"`{ablation.results}/`; do not edit. What the cells are: docs/ablations.md.\n\n"
-        f"{done} of {len(found) * len(seeds)} results (seeds {seeds[0]} to {seeds[-1]}), "
-        f"run at {', '.join(commits) or 'no commit'}. Intervals are 95 %, "
+        f"{done} of {len(found) * len(seeds)} results (seeds {seeds[0]} to {seeds[-1]}). Intervals are 95 %, "
         "bootstrapped over seeds and problems (one seed: problems alone, which says nothing of other seeds); "
         "differences are paired by seed and problem. p is two-sided; the primary claim is tested by itself, the others "
-        "are corrected together (Holm). With five seeds such intervals are somewhat narrow, so `p by seeds` stands "
-        "beside it, uncorrected: a t test of the seeds' differences alone, which knows nothing of problems. Verdicts "
-        "are given where all seeds are there.\n"
+        "are corrected together (Holm). Where seeds differ more than problems do such intervals are too narrow (of "
+        "five seeds they cover 84 %), so `p by seeds` stands beside it, uncorrected: a t test of the seeds' "
+        "differences alone, which knows nothing of problems. A claim holds where both are below 0.05; verdicts are "
+        "given where all seeds are there. Ratios are tokens, executions and updates of the first cell over those of "
+        "the other one.\n\n"
+        f"A cell may take {ablation.limit_seconds} s before it is stopped and gone on with later"
+        f"{f'; others: {longer}' if longer else ''}.\n"
     )
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "## Notes\n\n" + "".join(f"- {note}\n" for note in notes) if notes else ""
 
 
 def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
@@ -75,7 +84,7 @@ def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
         text = f"{claim.title or f'{claim.better} beats {claim.than}'} ({claim.better} - {claim.than})"
         text = f"**{text}**" if claim.primary else text
         if one.difference is None or one.adjusted is None:
-            rows.append([text, claim.measure, "-", "-", "-", "-", "not measured"])
+            rows.append([text, claim.measure, "-", "-", "-", "-", "-", "not measured"])
             continue
         low, high = one.difference.interval
         few = f" ({len(one.difference.seeds)} of {seeds} seeds)" if len(one.difference.seeds) < seeds else ""
@@ -87,35 +96,43 @@ def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
                 " ".join(f"{value:+.3f}" for value in one.difference.seeds),
                 f"{one.adjusted:.4f}",
                 "-" if one.difference.seeds_p is None else f"{one.difference.seeds_p:.4f}",
-                f"{len(one.difference.seeds)} of {seeds} seeds" if few else _verdict(low, high, one.adjusted),
+                " ".join(f"{one.costs[name]:.2f}" if name in one.costs else "-" for name in COSTS[:3]),
+                f"{len(one.difference.seeds)} of {seeds} seeds" if few else one.verdict,
             ]
         )
-    head = ["claim", "measure", "difference [95 %]", "by seed", "p", "p by seeds", ""]
+    head = ["claim", "measure", "difference [95 %]", "by seed", "p", "p by seeds", "ratios", ""]
     return "## Claims\n\n" + _table(head, rows) + _bases(judged)
 
 
 def _bases(judged: Sequence[Judged]) -> str:
-    """Which cells are compared though their bases are not the same."""
-    pairs = {
-        f"{one.comparison.better} - {one.comparison.than} (seeds {', '.join(map(str, one.apart))})": None
-        for one in judged
-        if one.apart and one.difference is not None
-    }
-    return (
-        "\nHere each has a base of its own, of other settings, or made on another machine or number of cores (the same "
-        f"seed, sums rounded differently), so that what bases differ by is in the difference: {'; '.join(pairs)}.\n"
-        if pairs
-        else ""
-    )
+    """Which cells are compared though what they began with is not the same."""
+    bases: dict[str, None] = {}
+    later: dict[str, None] = {}
+    for one in judged:
+        if one.apart and one.difference is not None:
+            pair = f"{one.comparison.better} - {one.comparison.than}"
+            stages = sorted(set(one.apart.values()))
+            said = f"{pair} ({{}}seeds {', '.join(map(str, one.apart))})"
+            if "bootstrap" in stages:
+                bases[said.format("")] = None
+            else:
+                later[said.format(f"{', '.join(stages)}, ")] = None
+    text = ""
+    if bases:
+        text += (
+            "\nHere each has a base of its own, of other settings, or made on another machine or number of cores (the "
+            "same seed, sums rounded differently), so that what bases differ by is in the difference: "
+            f"{'; '.join(bases)}.\n"
+        )
+    if later:
+        text += (
+            "\nHere both have the same base, but did a later stage of the same settings each by itself, with other "
+            f"weights as its outcome: {'; '.join(later)}.\n"
+        )
+    return text
 
 
-def _verdict(low: float, high: float, p: float) -> str:
-    if p >= 0.05 or low <= 0 <= high:
-        return "not shown"
-    return "holds" if low > 0 else "does not hold: the other is better"
-
-
-def _targets(judged: Sequence[Met]) -> str:
+def _targets(judged: Sequence[Met], count: int) -> str:
     rows = []
     for one in judged:
         target = one.target
@@ -126,6 +143,7 @@ def _targets(judged: Sequence[Met]) -> str:
         else:
             seeds = " ".join(map(_figure, one.rate.seeds))
             said = "reached" if one.reached else "not reached"
+            said += f" ({len(one.rate.seeds)} of {count} seeds)" if len(one.rate.seeds) < count else ""
             rows.append([name, target.measure, bound, _rate(one.rate), seeds, said])
     head = ["target", "measure", "asked", "mean [95 %]", "by seed", ""]
     return "## Targets\n\nJudged by the mean over seeds.\n\n" + _table(head, rows) if rows else ""
@@ -192,6 +210,10 @@ def _models(found: Sequence[Found], resamples: int) -> str:
             assert known is not None
             mean, low, high, *seeds = map(_figure, (known.mean, *known.interval, *known.seeds))
             rows.append([one.name, name, str(len(seeds)), f"{mean} [{low}, {high}]", " ".join(seeds)])
+        if last and last[0].figures and (taken := [seconds for point in last if (seconds := point.costs["seconds"])]):
+            rows.append(
+                [one.name, "seconds", str(len(taken)), _figure(sum(taken) / len(taken)), " ".join(map(_figure, taken))]
+            )
     if not rows:
         return ""
     titles = "".join(f"- {one.name}: {one.title}\n" for one in found if any(row[0] == one.name for row in rows))
@@ -211,6 +233,21 @@ def _missing(found: Sequence[Found], seeds: Sequence[int]) -> str:
         if len(one.results) < len(seeds)
     ]
     return "## Missing\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _commits(found: Sequence[Found]) -> str:
+    """At which commits the cells were run, `+` where files differed from it."""
+    run: dict[str, dict[str, list[str]]] = {}
+    for one in found:
+        for seed in sorted(one.results):
+            commit = str(one.results[seed]["commit"])
+            short = commit[:10] + ("+" if commit.endswith("+") else "")
+            run.setdefault(short, {}).setdefault(one.name, []).append(str(seed))
+    rows = [
+        [commit, "; ".join(f"{name} {' '.join(seeds)}" for name, seeds in cells.items())]
+        for commit, cells in run.items()
+    ]
+    return "## Commits\n\n" + _table(["commit", "cells and seeds"], rows) if rows else ""
 
 
 def _rate(one: Rate | None) -> str:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from o1coder_jax.significance import Difference, difference, holm, two_level_interval, two_level_ratio_interval
-from train.ablate.config import Comparison, Target
+from train.ablate.config import STARTS, Comparison, Target, start_key
 from train.ablate.points import Point
 from train.ablate.runner import Planned
+from train.config import Config
 
 Marks = Float[np.ndarray, " n"]
 COSTS = ("tokens", "executions", "updates", "seconds")
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Found:
-    """The results of one cell, by seed."""
+    """The results of one cell, by seed, and the configuration of its starting points."""
 
     name: str
     title: str
     results: dict[int, dict[str, Any]]
+    start: Config = field(default_factory=Config)
 
     def points(self, seed: int) -> list[Point]:
         return [Point(**point) for point in self.results[seed]["points"]]
@@ -58,13 +61,25 @@ class Judged:
     """A comparison and what was found; None where no seed has both cells.
 
     Attributes:
-      apart: seeds whose two cells began from different bases.
+      apart: by seed, the first stage that both cells began with and that did not come to the same weights.
+      costs: those of the better cell over those of the other one, by name, where both have any.
     """
 
     comparison: Comparison
     difference: Difference | None
     adjusted: float | None
-    apart: tuple[int, ...] = ()
+    apart: dict[int, str] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """What is shown: both tests have to say so, the corrected one of seeds and problems and that of seeds alone."""
+        assert self.difference is not None and self.adjusted is not None
+        low, high = self.difference.interval
+        doubtful = self.difference.seeds_p is not None and self.difference.seeds_p >= LEVEL
+        if self.adjusted >= LEVEL or doubtful or low <= 0 <= high:
+            return "not shown"
+        return "holds" if low > 0 else "does not hold: the other is better"
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,7 @@ def collect(planned: Sequence[Planned]) -> list[Found]:
             name,
             next(one.cell.title for one in planned if one.name == name),
             {one.seed: result for one in planned if one.name == name and (result := one.result()) is not None},
+            next(one.start for one in planned if one.name == name),
         )
         for name in names
     ]
@@ -125,6 +141,7 @@ def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamp
             differences[i],
             adjusted.get(i, None if differences[i] is None else _p(differences[i])),
             _apart(cells[one.better], cells[one.than]),
+            _costs(cells[one.better], cells[one.than]),
         )
         for i, one in enumerate(comparisons)
     ]
@@ -139,7 +156,8 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
         seeds = sorted(cell.results)
         points = [cell.last(seed) for seed in seeds]
         if target.measure in COSTS:
-            found_rate = rate([np.array([point.costs[target.measure]]) for point in points], resamples=resamples)
+            taken = [cost for point in points if (cost := point.costs[target.measure])]  # 0: it was not measured
+            found_rate = rate([np.array([cost]) for cost in taken], resamples=resamples)
         elif target.difficulty:
             found_rate = rate([_chosen(cell, seed, target) for seed in seeds], resamples=resamples)
         else:
@@ -148,11 +166,28 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
     return out
 
 
-def _apart(one: Found, other: Found) -> tuple[int, ...]:
-    """Seeds whose bases are not the same to the bit: other settings, or a machine that rounds sums differently."""
-    both = sorted(one.results.keys() & other.results.keys())
-    base = [[cell.results[seed].get("start", {}).get("bootstrap") for cell in (one, other)] for seed in both]
-    return tuple(seed for seed, (mine, its) in zip(both, base, strict=True) if mine != its)
+def _apart(one: Found, other: Found) -> dict[int, str]:
+    """By seed the first stage that both cells began with and whose weights are not the same to the bit. The bases are
+    always compared; of later stages those that have the same settings, where another machine rounds sums differently,
+    or a stage was done anew and not shared."""
+    same = [stage for stage in STARTS if start_key(one.start, stage) == start_key(other.start, stage)]
+    found = {}
+    for seed in sorted(one.results.keys() & other.results.keys()):
+        mine, its = (cell.results[seed].get("start", {}) for cell in (one, other))
+        shared = [stage for stage in dict.fromkeys(("bootstrap", *same)) if stage in mine and stage in its]
+        if differs := [stage for stage in shared if mine[stage] != its[stage]]:
+            found[seed] = differs[0]
+    return found
+
+
+def _costs(better: Found, than: Found) -> dict[str, float]:
+    """Ratios of what the two cells took, over the seeds that have both."""
+    seeds = better.results.keys() & than.results.keys()
+    sums = {
+        name: [sum(cell.last(seed).costs[name] for seed in seeds) for cell in (better, than)]
+        for name in ("tokens", "executions", "updates")
+    }
+    return {name: mine / its for name, (mine, its) in sums.items() if mine and its}
 
 
 def _chosen(cell: Found, seed: int, target: Target) -> Marks:
