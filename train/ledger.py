@@ -33,6 +33,9 @@ class DrawingConfig:
       retire: a problem above this rate is not drawn any more.
       recent: a rate is over a problem's latest entries that hold so many samples together, or over all it has.
       max_age: entries of more than so many rounds before count no more; 0: entries of any age count.
+      trees: how many samples a search's tree counts for: the `paths` it found, or the `rollouts` that it might have made.
+        A search without replacement ends where it has found all that the policy is likely to write; of a problem that the
+        policy is sure of that is one path, which by itself says little of what further samples would be.
       outside: the share of draws that ignore the window, though not the retirement.
       search: problems that a round of search draws; 0: it takes all, retired ones too. RL draws `rl.problems`.
     """
@@ -42,6 +45,7 @@ class DrawingConfig:
     retire: float = 0.9
     recent: int = 16
     max_age: int = 0
+    trees: Literal["paths", "rollouts"] = "paths"
     outside: float = 0.1
     search: int = 0
 
@@ -157,11 +161,15 @@ def searched(session: Session, iteration: int) -> list[Problem]:
     return [problem for problem in problems if problem.id in chosen]
 
 
-def of_tree(tree: Tree, iteration: int) -> Tally:
+def of_tree(tree: Tree, iteration: int, rollouts: int = 0) -> Tally:
     """A tree's rollouts that ended in a terminal and could be checked.
 
     A search looks for what is unlikely, too, so its ends are no samples: so many of them count as right as would be
     among as many samples of the policy, each end weighed by the probability of its path.
+
+    Args:
+      rollouts: a search that ended after fewer, since nothing was left to be found, counts for so many samples, but for
+        those that could not be checked; 0: for the ends that it has.
     """
     ends = [rollout.end for rollout in tree.rollouts]
     checked = [end for end in ends if tree.nodes[end].terminal and tree.nodes[end].reward is not None]
@@ -169,7 +177,8 @@ def of_tree(tree: Tree, iteration: int) -> Tally:
         return Tally(tree.problem.id, iteration, "search", 0, 0)
     chances = [sum(tree.nodes[step].log_probability for step in tree.path(end)) for end in checked]
     passed = expected([float(_accepted(tree.nodes[end])) for end in checked], chances) or 0.0
-    return Tally(tree.problem.id, iteration, "search", round(len(checked) * passed), len(checked))
+    count = max(len(checked), rollouts - (len(ends) - len(checked)))
+    return Tally(tree.problem.id, iteration, "search", round(count * passed), count)
 
 
 def _accepted(node: Node) -> bool:

@@ -84,7 +84,8 @@ def run(session: Session, iteration: int) -> None:
             count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
-        stage.append_shared(LEDGER, [tally for tree in trees if (tally := of_tree(tree, iteration)).samples])
+        counted = config.rollouts if session.config.drawing.trees == "rollouts" else 0
+        stage.append_shared(LEDGER, [tally for tree in trees if (tally := of_tree(tree, iteration, counted)).samples])
         formed = step_counts(trees)
         stage.result |= {
             "trees": len(trees),
