@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import UserError, run_command
+from train.best import keep_best
 from train.config import Config
 from train.session import Session, StageName
 
@@ -36,6 +37,7 @@ def stage_command(run: Callable[..., None], stage: str, description: str | None)
                 return
             if done:
                 session.run.rewind(name)
+                keep_best(session)
             run(session, *([options["iteration"]] if repeated else []))
             for key, value in (session.run.stage(name) or {}).items():
                 if not isinstance(value, list | dict):

@@ -19,11 +19,11 @@ from o1coder_jax.policy import Policy
 from o1coder_jax.records import Judgement, Problem, ProcessRecord
 from o1coder_jax.steps import END, STEP_END, parse_step, split_path
 from o1coder_jax.stopping import stop_places
+from train.best import keep_best
 from train.programs import Program, sample_programs
 from train.session import Session, StageName, policy_name, policy_stage
 
 GREEDY, SAMPLED, ASPR, HARD = 1, 2, 3, 4  # salts of the draws
-BEST = "best"  # the checkpoint of the policy that did best on validation so far
 
 
 @dataclass(frozen=True)
@@ -276,9 +276,7 @@ def run(session: Session, iteration: int) -> None:
                 stage.result["hard"] = hard_solved(session, policy, base["hard"])
         stage.result |= session.judging.costs()
         stage.result["best_so_far"] = is_best(session, iteration, stage.result["validation_greedy"])
-        if stage.result["best_so_far"]:
-            best = session.store.load(policy_name(iteration))
-            session.save_model(BEST, best.weights, best, iteration=iteration)
+        keep_best(session, {iteration: stage.result["validation_greedy"]})
         numbers = {k: v for k, v in stage.result.items() if isinstance(v, int | float)}
         stage.log(iteration, **numbers, sync_seconds=session.sync_seconds())
 

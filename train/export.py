@@ -34,6 +34,7 @@ from o1coder_jax.errors import UserError, run_command
 from o1coder_jax.tokenizer import Tokenizer
 from o1coder_jax.vocabulary import ByteLevelVocabulary, Vocabulary
 from search.models import load_reward_model
+from train.best import BEST
 from train.config import Config
 from train.pretrained import source_of
 from train.session import GENERATOR_TOKENIZER
@@ -134,8 +135,8 @@ def _write_adapter(folder: Path, saved: Path, like: Path | None, source: Path | 
 def checkpoint_name(run: Path, role: str) -> str:
     """The best policy (before the evaluation the latest), the latest process reward model, the latest generator."""
     names = sorted(path.name for path in (run / "checkpoints").glob("*"))
-    if role == "policy" and "best" in names:
-        return "best"
+    if role == "policy" and BEST in names:
+        return BEST
     found = [name for name in names if re.fullmatch(rf"{role}(-\d+)?", name)]  # the first generator has no number
     if not found:
         raise UserError(f"{run} has no checkpoint of a {role} yet; it has {', '.join(names) or 'none at all'}")

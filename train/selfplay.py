@@ -14,6 +14,7 @@ from collections.abc import Callable
 from o1coder_jax.config import Flag, parse_with_flags
 from o1coder_jax.errors import run_command
 from train import bootstrap, coevolve, evaluate, head, prm, reason, relabel, rl, sft, tcg
+from train.best import keep_best
 from train.config import Config
 from train.rivals import compare as rivals
 from train.run import finished_stages
@@ -35,6 +36,7 @@ def loop(session: Session) -> None:
         for stage, title, run in round_stages(session.config, i):
             step(session, name(stage), title, run, i)
         step(session, name("evaluate"), "held-out problems", evaluate.run, i)
+        keep_best(session)
         summary = summarise(session)
         session.run.write_summary(summary)
         print_table(summary)

@@ -6,6 +6,7 @@ from typing import Any
 
 from o1coder_jax.problems.curriculum import teacher_accuracy
 from train import tables
+from train.best import best_round
 from train.bootstrap import teacher_of
 from train.environment import describe
 from train.run import finished_stages
@@ -30,7 +31,7 @@ def summarise(session: Session) -> dict[str, Any]:
     config = session.config
     rounds = [i for i in range(1, config.iterations + 1) if StageName(i)("evaluate") in results]
     evaluations = [results["000-evaluate"], *(results[StageName(i)("evaluate")] for i in rounds)]
-    best = max(i for i, one in enumerate(evaluations) if one["best_so_far"])
+    best = best_round(session) or 0
     tcg = results.get("tcg", {})
     curriculum = config.problems.source == "curriculum"
     return {
@@ -41,7 +42,7 @@ def summarise(session: Session) -> dict[str, Any]:
         "best_iteration": best,
         "stopped": _stopped(session, rounds),
         "teacher_greedy": teacher_accuracy(session.parts.heldout, teacher_of(session)) if curriculum else None,
-        "cure_rate": evaluations[best]["cure_rate"],
+        "cure_rate": results[StageName(best)("evaluate")]["cure_rate"],
         "tcg": {name: tcg.get(name) for name in REPORTED},
         "prm": _prm(results, rounds[-1]) if rounds else None,
         "problems": results["problems"],

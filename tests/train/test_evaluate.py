@@ -13,6 +13,7 @@ from o1coder_jax.generate import Sample
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.steps import END, STEP_END
 from o1coder_jax.stopping import stop_ids
+from tests.train.test_best import fare, kept
 from tests.train.world import opened, results
 from train import bootstrap, evaluate
 from train.evaluate import (
@@ -298,8 +299,10 @@ def test_base_knows_its_problems_by_heart(wee: Path):
 
 def test_fewer_problems_may_be_sampled(wee: Path, runs: Path):
     with opened(wee, runs, upto="001-rl", evaluate={"sampled_problems": 1, "aspr_samples": 1}) as session:
+        fare(session.run.folder, 2.0)  # better than any other
         evaluate.run(session, 1)
         result = session.require("001-evaluate", "")
+        assert kept(session.run.folder) == "policy-000" and not result["best_so_far"]
     assert result["aspr"]["of"] == 1 and result["pass_at_1_greedy"] == results(wee)["001-evaluate"]["pass_at_1_greedy"]
     assert result["pass_at_4"] in (0.0, 1.0)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from o1coder_jax.significance import difference
-from train.evaluate import BEST
+from train.best import BEST, keep_best
 from train.fared import Fared, fared
 from train.rivals.budget import Budget, rounds_done, spent
 from train.rivals.config import Rival
@@ -50,6 +50,7 @@ def run(session: Session) -> None:
             session.release()
     if session.run.stage(names("rivals")) is None:
         print(f"\n{names('rivals')}: the loop and its rivals, measured", flush=True)
+        keep_best(session)
         with session.run.stage_scope(names("rivals")) as stage:
             stage.result |= measure(session, stage, budget, rounds)
         session.release()
