@@ -84,6 +84,11 @@ class Tally:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def of_same_tree(self, other: Tally) -> bool:
+        """Whether both tell of the one tree that a round of search grew for a problem."""
+        mine, its = ((one.problem_id, one.iteration, one.source) for one in (self, other))
+        return self.source == "search" and mine == its
+
 
 class Ledger:
     """The pass rates of problems, as known in one round.
@@ -106,19 +111,25 @@ class Ledger:
         return cls(session.config.drawing, entries, iteration)
 
     def add(self, entries: Iterable[Tally]) -> list[Tally]:
-        """Takes further entries; returns those that say something, for the file."""
+        """Takes further entries; returns those that say something, for the file.
+
+        A tree that was judged again (`train.relabel`) has another entry, which takes the place of its first.
+        """
         taken = [entry for entry in entries if entry.samples]
         for entry in taken:
-            self._entries.setdefault(entry.problem_id, []).append(entry)
+            own = self._entries.setdefault(entry.problem_id, [])
+            place = next((i for i, one in enumerate(own) if one.of_same_tree(entry)), len(own))
+            own[place : place + 1] = [entry]
         return taken
 
     def rate(self, problem_id: str) -> float:
         """(s + 1) / (n + 2) over the latest entries; 1/2 for a problem without any."""
         right = count = 0
         for entry in reversed(self._entries.get(problem_id, [])):
-            too_old = self.config.max_age and entry.iteration < self.iteration - self.config.max_age
-            if too_old or count >= self.config.recent:
+            if count >= self.config.recent:
                 break
+            if self.config.max_age and entry.iteration < self.iteration - self.config.max_age:
+                continue
             right, count = right + entry.successes, count + entry.samples
         return (right + 1) / (count + 2)
 

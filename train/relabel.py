@@ -5,7 +5,9 @@
 With `labels.relabel` every tree of the run is compared with the tests that its problem has now (`labels.tests`): those
 in its part's file, and with `all` those that the test case generator wrote. Where they differ, all programs of the tree
 are judged again and its values computed anew, as in `search/labels.py`; nothing is generated. The new rows go to
-`trees.jsonl` and `process.jsonl` behind the old ones, and the stages that learn take a tree's last labels.
+`trees.jsonl` and `process.jsonl` behind the old ones, and the stages that learn take a tree's last labels; where
+verdicts have changed, the ledger is told how the tree's rollouts fare now. A tree of which a program could not be
+checked keeps the labels that it has, and the next round tries it again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from o1coder_jax.records import Problem, TestCase
 from search.labels import changed, relabel
 from search.store import StoredTree, read_tree
 from search.tree import tests_hash
+from train.ledger import LEDGER, of_tree
 from train.run import Stage
 from train.session import Session, StageName
 
@@ -28,7 +31,9 @@ class LabelsConfig:
 
     Attributes:
       tests: `own`, the problem's own tests; `all`, these and the tests that the generator wrote for it.
-      relabel: before each round's fine-tuning, judge trees again whose problem has other tests now.
+      relabel: before each round's fine-tuning, judge trees again whose problem has other tests now. With `all` and
+        `tcg.coevolve` each round may bring some; with `own` none but those written into the run's
+        `problems/selfplay.jsonl` by hand.
     """
 
     tests: Literal["own", "all"] = "own"
@@ -69,16 +74,28 @@ def _relabelled(session: Session, stage: Stage) -> dict[str, Any]:
     for number, row in enumerate(session.run.read("trees.jsonl"), 1):
         stored = read_tree(row, f"trees.jsonl, record {number}")
         trees[stored.provenance.iteration, stored.tree.number] = stored
-    stale = [stored for stored in trees.values() if stored.tree.tests != tests[stored.tree.problem.id]]
-    after = list(relabel(stale, problems, session.judging.judge))
+    stale = [stored for stored in trees.values() if stored.tree.tests != tests.get(stored.tree.problem.id)]
+    tried = list(relabel(stale, problems, session.judging.judge))
+    whole = [(old, new) for old, new in zip(stale, tried, strict=True) if not new.tree.infra_errors]
+    unchecked = sum(stored.tree.infra_errors for stored in tried)
+    if left := len(tried) - len(whole):
+        print(
+            f"{stage.name}: {left} trees keep their labels, {unchecked} of their programs could not be checked; "
+            "the next round tries again",
+            flush=True,
+        )
+    after, differ = [new for _, new in whole], [changed(*pair) for pair in whole]
     stage.append("trees.jsonl", after)
+    told = [of_tree(new.tree, new.provenance.iteration) for new, count in zip(after, differ, strict=True) if count]
+    stage.append(LEDGER, [tally for tally in told if tally.samples])
     return {
         "trees": len(trees),
         "relabelled": len(after),
-        "verdicts_changed": sum(map(changed, stale, after)),
+        "left": left,
+        "verdicts_changed": sum(differ),
         "process_records": stage.append("process.jsonl", [record for stored in after for record in stored.records()]),
-        "executions": sum(stored.tree.tests_run for stored in after),
-        "infra_errors": sum(stored.tree.infra_errors for stored in after),
+        "executions": sum(stored.tree.tests_run for stored in tried),
+        "infra_errors": unchecked,
     }
 
 

@@ -51,6 +51,18 @@ def test_entries_of_old_policies_do_not_count():
     assert known.rate("a") == 1 / 10
 
 
+def test_tree_that_was_judged_again_counts_once_and_in_its_old_place():
+    first, again = Tally("a", 1, "search", 6, 8), Tally("a", 1, "search", 0, 8)
+    rl = [Tally("a", 1, "rl", 1, 8), Tally("a", 1, "rl", 2, 8)]
+    assert Ledger(DrawingConfig(recent=99), [first, *rl, again], 2).rate("a") == (0 + 3 + 1) / (24 + 2)
+    assert Ledger(DrawingConfig(recent=16), [first, *rl, again], 2).rate("a") == (3 + 1) / (16 + 2)
+
+
+def test_old_tree_that_had_no_entry_hides_no_newer_ones():
+    entries = [Tally("a", 3, "search", 4, 8), Tally("a", 1, "search", 0, 8)]
+    assert Ledger(DrawingConfig(max_age=1), entries, 3).rate("a") == (4 + 1) / (8 + 2)
+
+
 def test_entry_without_a_checked_sample_is_none():
     known = ledger()
     assert known.add([Tally("a", 1, "rl", 0, 0), Tally("b", 1, "rl", 1, 2)]) == [Tally("b", 1, "rl", 1, 2)]

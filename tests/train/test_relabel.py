@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from o1coder_jax.records import TestCase
+from o1coder_jax.records import Judgement, Problem, TestCase, Verdict
 from search.tree import tests_hash as hash_of
 from tests.train.world import command, copy_run, opened, results
 from train import coevolve, relabel
+from train.ledger import LEDGER, Ledger, Tally
 from train.process import read_process
 from train.relabel import judged
 from train.rivals.budget import spent
@@ -35,6 +37,10 @@ def test_tree_of_a_problem_with_other_tests_is_judged_again(wee: Path, runs: Pat
         hard = harden(session)
         relabel.run(session, 1)
         result, after = session.require("001-relabel", ""), read_process(session, 1, 0)
+        tallies = [Tally(**row) for row in session.run.read(LEDGER) if row["problem_id"] == hard]
+        assert [one.iteration for one in tallies] == [1, 1]  # of the tree as it was, and as it is
+        assert tallies[0].successes > 0 == tallies[1].successes
+        assert Ledger.of(session, 1).rate(hard) == 1 / (tallies[1].samples + 2)
     assert result["relabelled"] == 1 and result["verdicts_changed"] > 0 and result["executions"] > 0
     own, others = ([one for one in after if (one.problem_id == hard) is mine] for mine in (True, False))
     assert own and not any(one.correct for one in own)
@@ -53,6 +59,30 @@ def test_tree_is_judged_again_only_once(wee: Path, runs: Path):
             pass
         relabel.run(session, 2)
         assert session.require("002-relabel", "")["relabelled"] == 0
+
+
+def test_tree_that_cannot_be_checked_is_tried_again_in_the_next_round(
+    wee: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def unknown(problem: Problem, code: str) -> Future[Judgement]:
+        future: Future[Judgement] = Future()
+        future.set_result(Judgement(Verdict.INFRA_ERROR, True, 0, 0))
+        return future
+
+    with opened(wee, runs, upto="001-search") as session:
+        harden(session)
+        before, written = read_process(session, 1, 0), list(session.run.read(LEDGER))
+        with monkeypatch.context() as broken:
+            broken.setattr(session.judging, "judge", unknown)
+            relabel.run(session, 1)
+        first = session.require("001-relabel", "")
+        assert (first["relabelled"], first["left"], first["process_records"]) == (0, 1, 0) and first["infra_errors"] > 0
+        assert read_process(session, 1, 0) == before and list(session.run.read(LEDGER)) == written
+        with session.run.stage_scope("002-search"):
+            pass
+        relabel.run(session, 2)
+        second = session.require("002-relabel", "")
+    assert (second["relabelled"], second["left"]) == (1, 0)
 
 
 def test_tests_of_the_generator_count_if_they_are_asked_for(wee: Path, runs: Path):
