@@ -41,6 +41,13 @@ def test_results_stand_by_iteration(tmp_path: Path):
     assert line_with(shown(tmp_path / "r"), "sft.rows") == ["sft.rows", "3", "4"]
 
 
+def test_which_generator_was_kept_is_shown(tmp_path: Path):
+    with open_run(tmp_path / "r") as run, run.stage_scope("002-coevolve") as stage:
+        stage.result |= {"kept": "old", "weights": "abc"}
+    text = shown(tmp_path / "r")
+    assert line_with(text, "coevolve.kept") == ["coevolve.kept", "old"] and "coevolve.weights" not in text
+
+
 def test_arrays_of_checkpoints_are_listed(tmp_path: Path):
     with open_run(tmp_path / "r") as run:
         checkpoint.save(run.checkpoint("001-sft"), {"params": {"w": jnp.ones((3, 4))}}, {"iteration": 1})

@@ -5,12 +5,15 @@
 Only with `tcg.coevolve`. The better the policy, the subtler its mistakes: of several answers of the generator to a
 problem, the one whose valid tests reject most of the policy's wrong programs is preferred (`train/tcg/preferences.py`).
 The result is the checkpoint `tcg-NNN`, and new rows of `tests.jsonl`, which take the place of the earlier ones: RL is
-judged by them, and with `labels.tests: all` the searches, whose earlier trees `labels.relabel` judges again.
+judged by them, and with `labels.tests: all` the searches, whose earlier trees `labels.relabel` judges again. Where
+`validity` and `kill_rate` have both fallen, the generator is not kept: the checkpoint is that of before, and so are the
+tests.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from o1coder_jax.errors import UserError
 from train.session import Session, StageName, policy_name, policy_stage
@@ -19,10 +22,18 @@ from train.tcg.measures import Field, measure
 from train.tcg.preferences import coevolution_pairs
 from train.tcg.stage import fitting_pairs, preferring, taught_problems
 
+JUDGED_BY = ("validity", "kill_rate")  # a generator that falls in both is not kept
+
 
 def generator_name(iteration: int) -> str:
     """The generator's checkpoint in a round."""
     return "tcg" if iteration == 1 else f"tcg-{iteration:03d}"
+
+
+def got_worse(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> bool:
+    """Whether all of `JUDGED_BY` have fallen; a figure that is not known has not."""
+    pairs = [(before[name], after[name]) for name in JUDGED_BY]
+    return all(old is not None and new is not None and new < old for old, new in pairs)
 
 
 def run(session: Session, iteration: int) -> None:
@@ -53,17 +64,24 @@ def run(session: Session, iteration: int) -> None:
             _, sampler = session.sampler(start.graph, weights)
             after = measure(session, sampler, field)
             tokens += after.tokens
-        stage.result["weights"] = session.save_model(generator_name(iteration), weights, start)
-        rows, last = reward_tests(session, sampler, session.parts.selfplay)
+        worse = got_worse(before.figures, after.figures)
+        stage.result["kept"] = "old" if worse else "new"
+        stage.result["weights"] = session.save_model(
+            generator_name(iteration), start.weights if worse else weights, start
+        )
+        rows, last = ([], 0) if worse else reward_tests(session, sampler, session.parts.selfplay)
         stage.append_shared("tests.jsonl", rows)
         stage.result |= {f"{name}_before": value for name, value in before.figures.items()} | after.figures
         stage.result |= {
             "pairs": len(pairs),
             "wrong_programs": sum(map(len, field.wrong)),
-            "problems_with_tests": sum(bool(row["tests"]) for row in rows),
+            "problems_with_tests": None if worse else sum(bool(row["tests"]) for row in rows),
             "tokens_generated": field.tokens + before.tokens + tokens + last,
         }
         stage.result |= session.judging.costs()
+        if worse:
+            told = [f"{name} {before.figures[name]:.3f} -> {after.figures[name]:.3f}" for name in JUDGED_BY]
+            print(f"{names('coevolve')}: the generator and its tests stay as they were, {', '.join(told)}", flush=True)
         stage.log(config.dpo_updates, sync_seconds=session.sync_seconds())
 
 

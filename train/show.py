@@ -25,6 +25,7 @@ from train.run import METRICS
 from train.run_files import read_json, read_lines
 from train.run_stages import FinishedStage, committed_sizes, finished_stages
 
+_SHOWN_TEXTS = ("kept",)  # which generator, the old or the new one
 _ITERATION = re.compile(r"(\d+)-(.+)")
 
 
@@ -38,7 +39,7 @@ def show(folder: Path, console: rich.console.Console) -> None:
     console.print(_stage_table(folder, stages))
     if under_way := _last_metrics(folder):
         console.print(f"not finished: {_pairs(under_way)}", highlight=False)
-    if any(_numbers(stage.result) for stage in stages):
+    if any(_shown(stage) for stage in stages):
         console.print(_metric_table(stages))
     for path in sorted((folder / "checkpoints").glob("*")):
         _show_checkpoint(path, console)
@@ -85,9 +86,7 @@ def _metric_table(stages: list[FinishedStage]) -> rich.table.Table:
     for stage in stages:
         match = _ITERATION.fullmatch(stage.name)
         column, kind = match.groups() if match else ("start", stage.name)
-        columns.setdefault(column, {}).update(
-            {f"{kind}.{name}": value for name, value in _numbers(stage.result).items()}
-        )
+        columns.setdefault(column, {}).update({f"{kind}.{name}": value for name, value in _shown(stage).items()})
     table = _table("result", *columns)
     for name in dict.fromkeys(name for column in columns.values() for name in column):
         table.add_row(name, *(_text(column[name]) if name in column else "" for column in columns.values()))
@@ -108,6 +107,11 @@ def _show_checkpoint(path: Path, console: rich.console.Console) -> None:
     table.add_section()
     table.add_row("all", "", "", f"{sum(array.size_bytes for array in arrays):,}")
     console.print(table)
+
+
+def _shown(stage: FinishedStage) -> dict[str, Any]:
+    """Of a stage's result the numbers, and a few texts."""
+    return _numbers(stage.result) | {name: stage.result[name] for name in _SHOWN_TEXTS if name in stage.result}
 
 
 def _numbers(result: dict[str, Any], prefix: str = "", *, texts: bool = False) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from o1coder_jax import checkpoint
 from o1coder_jax.records import Judgement, Problem, TestCase, Verdict
 from search.tree import tests_hash as hash_of
 from tests.train.world import command, copy_run, opened, results
@@ -18,6 +20,7 @@ from train.relabel import judged
 from train.rivals.budget import spent
 from train.rl.loop import read_tests
 from train.session import Session
+from train.tcg.measures import FIGURES, Measured, Share
 
 IMPOSSIBLE = TestCase("1\n", "no program prints this")
 
@@ -110,7 +113,10 @@ def test_loop_judges_again_when_the_generators_tests_begin_to_count(wee: Path, s
 EVOLVING = {"tcg": {"coevolve": 12}, "labels": {"tests": "all", "relabel": True}}
 
 
-def test_old_trees_are_judged_again_when_the_generator_has_learned(wee: Path, runs: Path):
+def test_old_trees_are_judged_again_when_the_generator_has_learned(
+    wee: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(coevolve, "got_worse", lambda *_: False)  # whatever it learned
     with opened(wee, runs, upto="001-evaluate", **EVOLVING) as session:
         coevolve.run(session, 2)
         made = session.require("002-coevolve", "")
@@ -124,8 +130,42 @@ def test_old_trees_are_judged_again_when_the_generator_has_learned(wee: Path, ru
             pass
         relabel.run(session, 2)
         assert session.require("002-relabel", "")["relabelled"] > 0
-    assert made["pairs"] > 0 and made["weights"] != results(wee)["tcg"]["weights"]
+    assert made["pairs"] > 0 and made["kept"] == "new" and made["weights"] != results(wee)["tcg"]["weights"]
     assert made["tokens_generated"] > 0 and 0 <= made["validity_before"] <= 1 and 0 <= made["validity"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        ((0.8, 0.5), (0.7, 0.4), True),
+        ((0.8, 0.5), (0.7, 0.5), False),
+        ((0.8, 0.5), (0.9, 0.4), False),
+        ((0.8, None), (0.7, None), False),  # no wrong programs to reject
+        ((0.8, 0.5), (None, None), False),
+    ],
+)
+def test_generator_is_worse_if_both_figures_have_fallen(before, after, worse):
+    one, other = (dict(zip(coevolve.JUDGED_BY, pair, strict=True)) for pair in (before, after))
+    assert coevolve.got_worse(one, other) is worse
+
+
+def test_generator_that_got_worse_is_not_kept(wee: Path, runs: Path, monkeypatch: pytest.MonkeyPatch):
+    figures = iter((0.5, 0.25))
+
+    def measured(*_: Any) -> Measured:
+        nothing = Share([], [])
+        return Measured(dict.fromkeys(FIGURES, next(figures)), nothing, nothing, 3)
+
+    monkeypatch.setattr(coevolve, "measure", measured)
+    with opened(wee, runs, upto="001-evaluate", **EVOLVING) as session:
+        tests, written = read_tests(session), len(list(session.run.read("tests.jsonl")))
+        coevolve.run(session, 2)
+        made = session.require("002-coevolve", "")
+        assert read_tests(session) == tests and len(list(session.run.read("tests.jsonl"))) == written
+    assert made["pairs"] > 0 and (made["kept"], made["validity_before"], made["validity"]) == ("old", 0.5, 0.25)
+    assert made["weights"] == results(wee)["tcg"]["weights"]
+    facts = checkpoint.metadata(runs / "wee" / "checkpoints" / "tcg-002")
+    assert facts["fingerprint"] == made["weights"]
 
 
 def test_loop_takes_the_generator_along(wee: Path, settings: Path, runs: Path):
