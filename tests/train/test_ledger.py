@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from search.tree import Node, Rollout, Tree
-from tests.train.world import opened, read_lines, results
+from tests.train.world import ROOT, opened, read_lines, results
 from train import reason
 from train.ledger import LEDGER, DrawingConfig, Ledger, Tally, of_groups, of_tree, searched
+from train.stopping import StoppingConfig
 
 
 def problem(name: str) -> Problem:
@@ -69,6 +71,17 @@ def test_entry_without_a_checked_sample_is_none():
 
 
 # Drawing.
+
+
+def test_every_key_that_longer_runs_may_set_is_told_of():
+    text = (ROOT / "docs" / "training.md").read_text()
+    keys = [
+        *(f"drawing.{one.name}" for one in dataclasses.fields(DrawingConfig) if one.name != "high"),
+        *(f"stopping.{one.name}" for one in dataclasses.fields(StoppingConfig)),
+        *("sft.max_age", "prm.max_age"),
+    ]
+    assert [key for key in keys if f"`{key}`" not in text] == []
+    assert DrawingConfig().search == 0 and "With `drawing.search: 0` window and retirement are RL's alone" in text
 
 
 def test_window_holds_its_ends():
