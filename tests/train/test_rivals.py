@@ -78,6 +78,35 @@ def test_costs_of_the_loop_are_those_of_its_learning_stages():
     assert spent(results, seconds, 1) == Budget(41, 10, 11, 1, 9.0)
 
 
+BETTER, WORSE, UNCLEAR = (0.074, 0.168), (-0.2, -0.1), (-0.022, 0.022)
+
+
+@pytest.mark.parametrize(
+    ("greedy", "first", "most", "word"),
+    [
+        (UNCLEAR, BETTER, UNCLEAR, "sharpened"),
+        (BETTER, UNCLEAR, UNCLEAR, "sharpened"),
+        (UNCLEAR, BETTER, BETTER, "extended"),
+        (BETTER, BETTER, WORSE, "sharpened, and narrowed"),
+        (UNCLEAR, UNCLEAR, BETTER, ""),
+        (WORSE, UNCLEAR, WORSE, ""),
+    ],
+)
+def test_verdict_goes_by_greedy_and_sampled_first_answers(greedy, first, most, word):
+    intervals = {"greedy": greedy, "pass@1": first, "pass@8": UNCLEAR, "pass@64": most}
+    words = {BETTER: "better", WORSE: "worse", UNCLEAR: "no clear difference"}
+    told = [f"{name} {words[intervals[name]]}" for name in ("greedy", "pass@1", "pass@64")]
+    by = {name: {"interval": list(interval)} for name, interval in intervals.items()}
+    assert compare.verdict(by) == ", ".join([*told, *([word] if word else [])])
+
+
+def test_verdict_tells_of_what_was_measured():
+    assert compare.verdict({}) == ""
+    assert compare.verdict({"greedy": {"interval": BETTER}}) == "greedy better"
+    both = {"greedy": {"interval": WORSE}, "pass@1": {"interval": BETTER}}
+    assert compare.verdict(both) == "greedy worse, pass@1 better"
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

@@ -8,6 +8,7 @@ stage `NNN-rivals` measures all of them. Nothing of the loop is changed. How eac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -168,17 +169,22 @@ def print_tables(name: str, result: dict[str, Any]) -> None:
 
 
 def verdict(by: dict[str, dict[str, Any]]) -> str:
-    """Whether more is solved by the first answer, and whether more can be solved at all."""
-    measures = list(by)
-    words = []
-    for measure in [measures[0], measures[-1]] if measures else []:
-        low, high = by[measure]["interval"]
-        words.append(f"{measure} {'better' if low > 0 else 'worse' if high < 0 else 'no clear difference'}")
-    if words and measures[-1].startswith("pass@"):
-        first, last = (by[measure]["interval"] for measure in (measures[0], measures[-1]))
-        if first[0] > 0:
-            words.append("extended" if last[0] > 0 else "sharpened" if last[1] >= 0 else "sharpened, and narrowed")
+    """Whether more is solved by the first answer, greedy or sampled, and whether more can be solved at all.
+
+    The policy is sharpened where the first answer is better alone, extended where the most answers are better, too, and
+    narrowed where they are worse.
+    """
+    most = next(reversed(by), "")
+    found = {name: _compared(by[name]["interval"]) for name in dict.fromkeys(("greedy", "pass@1", most)) if name in by}
+    words = [f"{name} {found[name]}" for name in found]
+    if most not in ("", "greedy", "pass@1") and "better" in (found.get("greedy"), found.get("pass@1")):
+        words.append({"better": "extended", "worse": "sharpened, and narrowed"}.get(found[most], "sharpened"))
     return ", ".join(words)
+
+
+def _compared(interval: Sequence[float]) -> str:
+    low, high = interval
+    return "better" if low > 0 else "worse" if high < 0 else "no clear difference"
 
 
 def _rate(row: dict[str, Any], habit: str) -> float | None:
