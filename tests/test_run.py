@@ -18,6 +18,7 @@ from tensorboardX.proto.event_pb2 import Event
 from o1coder_jax.errors import UserError
 from train.run import METRICS, Hosts, Run
 from train.run_files import read_json, write_long_json
+from train.run_stages import finished_stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,6 +332,26 @@ def test_broken_stage_file_is_said(tmp_path: Path):
         work(run, "a")
     (tmp_path / "r" / "stages" / "a.json").write_text("{")
     assert "stages/a.json: not JSON" in refusal(tmp_path / "r")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"name": "a", "mood": "good"}'])
+def test_stage_file_of_another_kind_is_said(tmp_path: Path, text: str):
+    with open_run(tmp_path / "r") as run:
+        work(run, "a")
+    (tmp_path / "r" / "stages" / "a.json").write_text(text)
+    assert "stages/a.json tells of no stage (" in refusal(tmp_path / "r")
+
+
+def test_stage_whose_file_was_removed_is_done_again_behind_the_others(tmp_path: Path):
+    with open_run(tmp_path / "r") as run:
+        for name in "abc":
+            work(run, name)
+    (tmp_path / "r" / "stages" / "a.json").unlink()
+    with open_run(tmp_path / "r") as run:
+        work(run, "a", rows=1)
+    with open_run(tmp_path / "r") as run:
+        assert [stage.order for stage in finished_stages(run.folder)] == [1, 2, 3]
+        assert list(run.results()) == ["b", "c", "a"] and len(list(run.read("process.jsonl"))) == 7
 
 
 def test_file_in_place_of_the_folder_is_said(tmp_path: Path):

@@ -63,6 +63,14 @@ def test_unfinished_stage_shows_its_last_metrics(tmp_path: Path):
     assert "not finished: stage 002-rl, step 7, " in text and "loss 0.25" in text
 
 
+def test_metrics_that_are_gone_are_one_line(tmp_path: Path):
+    with open_run(tmp_path / "r") as run:
+        work(run, "a")
+    (tmp_path / "r" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"metrics\.jsonl is gone, of which finished stages left"):
+        shown(tmp_path / "r")
+
+
 def test_summary_is_shown(tmp_path: Path):
     with open_run(tmp_path / "r") as run:
         run.write_summary({"pass": {"greedy": 0.123456}})

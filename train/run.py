@@ -211,7 +211,7 @@ class Run:
         stage.close()
         done = FinishedStage(
             name=stage.name,
-            order=len(finished_stages(self.folder)),
+            order=max((one.order for one in finished_stages(self.folder)), default=-1) + 1,  # a file may be gone
             seconds=round(stage.seconds, 3),
             result=clean(stage.result),
             sizes=sizes,

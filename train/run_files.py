@@ -167,6 +167,8 @@ def read_lines(path: Path, size_bytes: int) -> Iterator[Any]:
     """Yields the JSON value of each line in the first `size_bytes` of a file."""
     if size_bytes == 0:
         return
+    if not path.exists():
+        raise UserError(f"{path} is gone, of which finished stages left {size_bytes} bytes; restore the file")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:

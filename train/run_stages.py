@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from o1coder_jax.errors import UserError
 from train.run_files import read_json, read_lines
 
 
@@ -33,8 +34,17 @@ class FinishedStage:
 
 def finished_stages(folder: Path) -> list[FinishedStage]:
     """The finished stages of a run folder (or of one host's part of it), in order."""
-    stages = [FinishedStage(**read_json(path)) for path in (folder / "stages").glob("*.json")]
+    stages = [_finished(path) for path in (folder / "stages").glob("*.json")]
     return sorted(stages, key=lambda stage: stage.order)
+
+
+def _finished(path: Path) -> FinishedStage:
+    try:
+        return FinishedStage(**read_json(path))
+    except TypeError as error:
+        raise UserError(
+            f"{path} tells of no stage ({error}); restore it, or remove it to do that stage again"
+        ) from error
 
 
 def host_folder(folder: Path, process: int) -> Path:
