@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -301,7 +302,19 @@ def test_fresh_run_starts_from_nothing(tmp_path: Path):
 def test_fresh_run_removes_nothing_that_is_no_run(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "holds thesis.tex but no run" in refusal(tmp_path, fresh=True)
-    assert (tmp_path / "thesis.tex").exists()
+    (tmp_path / "config.yaml").write_text("title: of a thesis")
+    assert "but no run" in refusal(tmp_path, fresh=True)
+    assert (tmp_path / "thesis.tex").exists() and (tmp_path / "config.yaml").exists()
+
+
+def test_fresh_run_that_was_broken_off_is_begun_again(tmp_path: Path):
+    with open_run(tmp_path / "r") as run:
+        work(run, "a")
+    for left in (["environment.json", "config.yaml"], ["config.yaml"], []):
+        for path in (tmp_path / "r").iterdir():
+            if path.name not in left:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        Run.open(tmp_path / "r", Config(seed=1), fresh=True).close()
 
 
 def test_two_at_once_are_refused(tmp_path: Path):

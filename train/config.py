@@ -68,7 +68,7 @@ class Config:
     rivals: RivalsConfig = field(default_factory=RivalsConfig)
 
     def __post_init__(self) -> None:
-        if not self.name or os.sep in self.name:
+        if self.name in ("", os.curdir, os.pardir) or os.sep in self.name:
             raise UserError(f"name is {self.name!r}; give the bare name of a folder inside {self.runs!r}")
         if self.iterations < 1:
             raise UserError(f"iterations is {self.iterations}; it must be at least 1")

@@ -41,7 +41,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.hosts import barrier
 from train import environment, progress
 from train.run_files import AppendedFile, Events, Lock, clean, read_json, to_line, truncate, write_json, writing
-from train.run_opening import CONFIG, prepare
+from train.run_opening import CONFIG, ENVIRONMENT, prepare
 from train.run_stages import FinishedStage, committed_sizes, finished_stages, host_folder, read_records
 
 METRICS = "metrics.jsonl"
@@ -267,7 +267,7 @@ class Run:
         """Adds JSON values to `environment.json`, as `isolation="namespaces"`; what changed stands in `earlier`."""
         if self.process:
             return
-        path = self.folder / "environment.json"
+        path = self.folder / ENVIRONMENT
         old = read_json(path) if path.exists() else {}
         facts = clean(facts)
         changed = {key: old[key] for key in facts if key in old and old[key] != facts[key]}

@@ -12,7 +12,8 @@ import yaml
 from o1coder_jax.errors import UserError
 from train.run_files import LOCK, clean, write_text, writing
 
-CONFIG = "config.yaml"
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+_MARKS = [ENVIRONMENT, CONFIG]
 _SHOWN_DIFFERENCES = 3
 
 
@@ -35,9 +36,11 @@ def prepare(
 
 
 def _clear(folder: Path) -> None:
-    """Removes what a run left in `folder`; the configuration last, since it is what marks the folder as a run's."""
-    entries = sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.name == CONFIG)
-    if entries and entries[-1].name != CONFIG:
+    """Removes what a run left in `folder`; last the files that mark the folder as a run's."""
+    entries = [path for path in folder.iterdir() if path.name != LOCK]
+    entries.sort(key=lambda path: _MARKS.index(path.name) if path.name in _MARKS else -1)
+    names = [path.name for path in entries]
+    if names not in ([], [CONFIG]) and names[-2:] != _MARKS:  # one beside other files may be another program's
         raise UserError(f"{folder} holds {entries[0].name} but no run; nothing is removed, choose another folder")
     with writing(folder):
         for path in entries:

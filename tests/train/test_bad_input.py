@@ -48,6 +48,8 @@ OUT_OF_RANGE = [
     ("iterations", "0", "iterations is 0; it must be at least 1"),
     ("seed", "-1", "seed is -1; it must not be negative"),
     ("name", "a/b", "name is 'a/b'; give the bare name of a folder"),
+    ("name", ".", "name is '.'; give the bare name of a folder"),
+    ("name", "..", "name is '..'; give the bare name of a folder"),
     ("rl.samples", "1", "rl.samples is 1; a group needs 2 at least"),
     ("rl.updates", "0", "rl.updates is 0; it must be at least 1"),
     ("bootstrap.updates", "0", "bootstrap.updates is 0; it must be at least 1"),
