@@ -34,6 +34,7 @@ def summarise(session: Session) -> dict[str, Any]:
     best = best_round(session) or 0
     tcg = results.get("tcg", {})
     curriculum = config.problems.source == "curriculum"
+    rivals = results.get(StageName(rounds[-1])("rivals")) if rounds else None
     return {
         "name": config.name,
         "seed": config.seed,
@@ -53,6 +54,7 @@ def summarise(session: Session) -> dict[str, Any]:
         "seconds": _seconds(session),
         "isolation": session.pool.isolation,
         "versions": describe(),
+        **({"rivals": rivals} if rivals else {}),
     }
 
 

@@ -174,6 +174,13 @@ def test_summary_holds_the_comparison_and_the_rest_as_before(compared: Path, wee
     assert summary == before
 
 
+def test_summary_keeps_the_comparison_when_no_rival_is_named(compared: Path, settings: Path, runs: Path):
+    copy = copy_run(compared, runs, upto="002-rivals")
+    done = command(settings, "--runs", str(runs), "--rivals.samples=6", "--rivals.problems=1", "--rivals.resamples=200")
+    assert done.status == 0, done.err
+    assert json.loads((copy / "summary.json").read_text())["rivals"] == results(compared)["002-rivals"]
+
+
 def test_loop_is_not_disturbed(compared: Path, wee: Path):
     before, after = results(wee), results(compared)
     assert {name: after[name] for name in before} == before
