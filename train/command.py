@@ -36,7 +36,8 @@ def stage_command(run: Callable[..., None], stage: str, description: str | None)
                 print(f"{name} of {session.run.folder} is finished; --again does it once more")
                 return
             if done:
-                session.run.rewind(name)
+                if later := session.run.rewind(name):
+                    print(f"{name} is done again; forgotten are {', '.join(later)}", flush=True)
                 keep_best(session)
             run(session, *([options["iteration"]] if repeated else []))
             for key, value in (session.run.stage(name) or {}).items():

@@ -163,13 +163,19 @@ class Run:
         """Where the checkpoint of that name is, or shall be."""
         return self.folder / "checkpoints" / name
 
-    def rewind(self, name: str) -> None:
-        """Makes a finished stage, and all after it, unfinished: their rows are taken back, checkpoints are kept."""
+    def rewind(self, name: str) -> list[str]:
+        """Makes a finished stage, and all after it, unfinished: their rows are taken back, checkpoints are kept.
+
+        Returns:
+          The names of those after it.
+        """
         stages = finished_stages(self.folder)
         if name not in [stage.name for stage in stages]:
             names = ", ".join(stage.name for stage in stages)
             raise UserError(f"{self.folder} has no finished stage {name}; it has {names or 'none'}")
         self.hosts.barrier(f"rewind {name}")
+        later = [stage.name for stage in stages]
+        later = later[later.index(name) + 1 :]
         if self.process == 0:
             while stages:  # from the last, so that a kill in between leaves a shorter but sound run
                 (self.folder / "stages" / f"{stages[-1].name}.json").unlink()
@@ -177,6 +183,7 @@ class Run:
                     break
         self.hosts.barrier(f"rewound {name}")
         self._roll_back()
+        return later
 
     # What is under way.
 

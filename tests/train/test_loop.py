@@ -121,8 +121,9 @@ def test_stage_done_again_comes_to_the_same(wee: Path, settings: Path, runs: Pat
 
 def test_stages_after_one_that_is_done_again_are_forgotten(wee: Path, settings: Path, runs: Path):
     copy = copy_run(wee, runs, upto="002-evaluate")
-    command(settings, "--runs", str(runs), "--iteration", "2", "--again", module="sft")
+    done = command(settings, "--runs", str(runs), "--iteration", "2", "--again", module="sft")
     assert list(results(copy))[-1] == "002-sft"
+    assert "002-sft is done again; forgotten are 002-prm, 002-rl, 002-evaluate\n" in done.out
 
 
 def test_fewer_iterations_may_be_asked_for_later(wee: Path, settings: Path, runs: Path):
