@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import random
 import types
@@ -29,6 +30,7 @@ from train.tcg.measures import Field, Share, figures_of, random_suite, valid_sui
 from train.tcg.stage import balanced, fitting_pairs
 
 CASES = tuple(TestCase(f"{i}\n", str(i)) for i in range(5))
+CALLS = (TestCase([[1, 2]], 4),)
 NOTHING = Sample((), (), ended=True)
 
 
@@ -407,6 +409,73 @@ def test_it_may_be_asked_from_the_question_alone(reference: Any, text: str):
 def test_settings_that_contradict_each_other_are_refused(settings: Any, source: str, told: str):
     with pytest.raises(UserError, match=told):
         TCGConfig(**settings).check_source(source)
+
+
+# Given inputs.
+
+
+class Asked(Generator):
+    """A generator that goes on from openings with `written`, and a sandbox that compares outputs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, written: Sequence[str], **settings: Any):
+        super().__init__(**settings)
+        self.config.generation = types.SimpleNamespace(rows=2)
+        self.generator.graph = self.mesh = None
+        self.generator.vocabulary.stops = lambda markers: markers
+        self.prompts: list[str] = []
+
+        def generate(graph: Any, weights: Any, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Sample]]:
+            self.prompts = ["".join(map(chr, one)) for one in prompts]
+            return [[sample(text)] for text in written]
+
+        monkeypatch.setattr(answers, "generate", generate)
+
+    def _judge(self, submission: Any) -> Judgement:
+        passed = [test.output.strip() == str(len(test.input)) for test in submission.tests]
+        tests = tuple(TestResult(Verdict.ACCEPTED if one else Verdict.WRONG_ANSWER) for one in passed)
+        return Judgement(tests[0].verdict, True, sum(passed), len(tests), tests)
+
+
+def test_a_given_input_is_kept_and_its_output_read(monkeypatch: pytest.MonkeyPatch):
+    session: Any = Asked(monkeypatch, ["7<Step_End>", "8<END>", "9"])
+    inputs = ["1 2\n", "", "3\n"]
+    cases, tokens = answers.completed(session, None, [problem()] * 3, inputs, salt=0)
+    assert session.prompts == ["?in: 1 2\nout: ", "?in: \nout: ", "?in: 3\nout: "]
+    assert cases == [TestCase("1 2\n", "7\n"), TestCase("\n", "8\n"), TestCase("3\n", "9\n")]
+    assert tokens == len("7<Step_End>" + "8<END>" + "9")
+
+
+def test_a_given_input_keeps_its_place_before_a_trace(monkeypatch: pytest.MonkeyPatch):
+    session: Any = Asked(monkeypatch, ["0: [1, 2]\nout: 4<END>", "out: 4<END>"], trace="clauses")
+    cases, _ = answers.completed(session, None, [curriculum_problem()] * 2, [[[1, 2]]] * 2, salt=0)
+    assert session.prompts == ["?in: [[1, 2]]\n# "] * 2 and cases == [TestCase([[1, 2]], 4), None]
+
+
+def test_output_accuracy_is_the_share_of_right_outputs_and_what_cannot_be_read_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    session: Any = Asked(monkeypatch, ["2<END>", "3<END>", "x<END>", "]<END>"], given_inputs=3)
+    of_texts, of_calls = problem(tests=CASES[:3]), curriculum_problem()
+    found, tokens = measures.output_accuracy(session, None, [of_texts, dataclasses.replace(of_calls, tests=CALLS)])
+    assert found == {"output_accuracy": 1 / 4, "given_too_long": 0.0} and tokens == 4 * len("2<END>")
+
+
+def test_inputs_that_an_answer_has_no_room_for_are_not_given(monkeypatch: pytest.MonkeyPatch):
+    session: Any = Asked(monkeypatch, ["2<END>"] * 4, given_inputs=4, answer_tokens=30)
+    tests = [*CASES[:4], TestCase("1 " * 300_000, "1"), TestCase("5", "1" * 20)]
+    found, _ = measures.output_accuracy(session, None, [problem(tests=tests)])
+    assert sorted(session.prompts) == [f"?in: {i}\nout: " for i in range(4)]
+    assert found == {"output_accuracy": 1.0, "given_too_long": 2 / 6}
+    only_long, tokens = measures.output_accuracy(session, None, [problem(tests=tests[4:])])
+    assert only_long == {"output_accuracy": None, "given_too_long": 1.0} and tokens == 0
+
+
+def test_the_inputs_that_are_given_stay_the_same_where_all_are_short(monkeypatch: pytest.MonkeyPatch):
+    session: Any = Asked(monkeypatch, ["2<END>"] * 6, given_inputs=2)
+    rng, asked = random.Random("0 given inputs"), [problem(name) for name in "abc"]
+    drawn = [case.input for one in asked for case in rng.sample(one.tests, 2)]
+    measures.output_accuracy(session, None, asked)
+    assert session.prompts == [f"?in: {one.strip()}\nout: " for one in drawn]
 
 
 # The stage.

@@ -55,6 +55,16 @@ def generated(
     return out, sum(len(sample.tokens) for drawn in samples for sample in drawn)
 
 
+def short_enough(session: Session, problem: Problem, case: TestCase) -> bool:
+    """Whether an answer has room for a case, its trace not counted.
+
+    An input that is given stands in the prompt, whose memory grows with the square of its length.
+    """
+    config = session.config.tcg
+    parts = list(tcg.answer_parts([case], problem.form, config.written))
+    return len(tcg.encode_parts(session.generator.vocabulary, parts, split=config.split_values)) <= config.answer_tokens
+
+
 def completed(
     session: Session, weights: Any, problems: Sequence[Problem], inputs: Sequence[Any], *, salt: int
 ) -> tuple[list[TestCase | None], int]:

@@ -14,11 +14,12 @@ from o1coder_jax.records import Problem, TestCase
 from sandbox.pool import Submission
 from train.programs import sample_programs
 from train.session import Session, policy_name
-from train.tcg.answers import Answers, completed, generated, valid_cases
+from train.tcg.answers import Answers, completed, generated, short_enough, valid_cases
 
 FIGURES = (
     "validity",
     "output_accuracy",
+    "given_too_long",
     "malformed",
     "input_characters",
     "distinct",
@@ -170,23 +171,29 @@ def _text(case_input: Any) -> str:
     return case_input.rstrip("\n") if isinstance(case_input, str) else json.dumps(case_input)
 
 
-def output_accuracy(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[float | None, int]:
-    """Share of given inputs, of the problems' own tests, for which the generator writes the right output.
+def output_accuracy(session: Session, weights: Any, problems: Sequence[Problem]) -> tuple[dict[str, float | None], int]:
+    """How well the generator computes outputs of given inputs, which are drawn from the problems' own tests.
 
     Returns:
-      The share, and the tokens that were generated.
+      `output_accuracy`: share of given inputs for which it writes the right output; `given_too_long`: share of the own
+      tests that are never drawn, since an answer has no room for them (problems from files have inputs of any length);
+      and the tokens that were generated.
     """
     rng = random.Random(f"{session.config.seed} given inputs")
-    asked, inputs = [], []
+    asked, inputs, left_out = [], [], 0
     for problem in problems:
-        for case in rng.sample(problem.tests, min(session.config.tcg.given_inputs, len(problem.tests))):
+        short = [case for case in problem.tests if short_enough(session, problem, case)]
+        left_out += len(problem.tests) - len(short)
+        for case in rng.sample(short, min(session.config.tcg.given_inputs, len(short))):
             asked.append(problem)
             inputs.append(case.input)
+    too_long = _share(left_out, sum(len(problem.tests) for problem in problems))
     if not asked:
-        return None, 0
+        return {"output_accuracy": None, "given_too_long": too_long}, 0
     cases, tokens = completed(session, weights, asked, inputs, salt=10)
     answers = [Answers([case] if case else [], case is None) for case in cases]
-    return Share.valid(answers, valid_cases(session, asked, answers)).rate, tokens
+    accuracy = Share.valid(answers, valid_cases(session, asked, answers)).rate
+    return {"output_accuracy": accuracy, "given_too_long": too_long}, tokens
 
 
 @dataclass(frozen=True)
@@ -200,12 +207,13 @@ class Measured:
 
 
 def measure(session: Session, weights: Any, field: Field) -> Measured:
-    """All figures of one generator: those of `figures_of`, `output_accuracy` and `kill_rate`."""
+    """All figures of one generator: those of `figures_of` and `output_accuracy`, and `kill_rate`."""
     config = session.config.tcg
     answers, tokens = generated(session, weights, field.problems, answers=config.answers, salt=6)
     valid = valid_cases(session, field.problems, answers)
     figures = figures_of(field.problems, answers, valid)
-    figures["output_accuracy"], more = output_accuracy(session, weights, field.problems)
+    computed, more = output_accuracy(session, weights, field.problems)
+    figures |= computed
     killed = field.killed(session, [valid_suite(a, fine, config.suite) for a, fine in zip(answers, valid, strict=True)])
     figures["kill_rate"] = killed.rate
     return Measured(figures, Share.valid(answers, valid), killed, tokens + more)
