@@ -190,8 +190,9 @@ def _uniform(elements: Sequence[Any]) -> bool:
     return all(one == elements[0] for one in elements)
 
 
-def mismatching_order(outputs: Sequence[Any], rng: random.Random) -> list[int] | None:
-    """An order of outputs in which none is where an equal one was; None if a few draws hold none."""
+def mismatching_order(outputs: Sequence[Any], form: Form, rng: random.Random) -> list[int] | None:
+    """An order of outputs in which none is where one was that is written alike; None if `SHUFFLES` draws hold none."""
+    outputs = [_to_text(output, form) for output in outputs]
     order = list(range(len(outputs)))
     for _ in range(SHUFFLES):
         rng.shuffle(order)

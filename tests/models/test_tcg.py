@@ -83,19 +83,22 @@ def test_repeated_inputs_are_dropped():
 def test_a_mismatching_order_never_matches(seed):
     rng = random.Random(seed)
     outputs = [rng.randrange(3) for _ in range(rng.randrange(2, 6))]
-    order = tcg.mismatching_order(outputs, rng)
+    order = tcg.mismatching_order(outputs, Form.CALL, rng)
     if order is not None:
         assert sorted(order) == list(range(len(outputs)))
         assert all(outputs[i] != output for i, output in zip(order, outputs, strict=True))
 
 
 def test_three_different_outputs_can_always_be_mismatched():
-    assert all(tcg.mismatching_order([0, 1, 2], random.Random(seed)) for seed in range(50))
+    assert all(tcg.mismatching_order([0, 1, 2], Form.CALL, random.Random(seed)) for seed in range(50))
 
 
-@pytest.mark.parametrize("outputs", [[1], [1, 1], [1, 1, 2]])
-def test_outputs_without_a_mismatching_order_give_none(outputs):
-    assert tcg.mismatching_order(outputs, random.Random(0)) is None
+@pytest.mark.parametrize(
+    ("outputs", "form"),
+    [([1], Form.CALL), ([1, 1], Form.CALL), ([1, 1, 2], Form.CALL), (["1\n", "1"], Form.STDIN)],
+)
+def test_outputs_without_a_mismatching_order_give_none(outputs, form):
+    assert tcg.mismatching_order(outputs, form, random.Random(0)) is None
 
 
 # Templates and traces.

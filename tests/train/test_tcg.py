@@ -362,7 +362,8 @@ def test_a_vocabulary_is_fitted_to_cases_without_the_values_that_are_cut_by_them
 def test_shuffling_moves_traces_with_their_outputs():
     session: Any = Generator()
     session.config.tcg = TCGConfig(trace="clauses", cases=2, answer_tokens=400, batch=BatchConfig(2, 512))
-    pairs = examples.shuffled_pairs(session, [curriculum_problem()], random.Random(0))
+    pairs, _ = examples.shuffled_pairs(session, [curriculum_problem()], random.Random(0))
+    assert pairs
     for right, wrong in pairs:
         good, bad = answer_of(right).split("<Step_End>"), answer_of(wrong).split("<Step_End>")
         inputs, rests = zip(*(one.removesuffix("<END>").split("\n", 1) for one in good), strict=True)
@@ -370,10 +371,13 @@ def test_shuffling_moves_traces_with_their_outputs():
         assert others == inputs and moved == rests[::-1] and "2 sum: " in rests[0]
 
 
-def test_equal_outputs_give_no_shuffled_pair():
-    session: Any = Generator()
-    one = problem(tests=[TestCase(f"{i}\n", "0") for i in range(3)])
-    assert examples.shuffled_pairs(session, [one], random.Random(0)) == []
+@pytest.mark.parametrize("outputs", [["0", "0", "0"], ["1\n", "1", "1\n\n"], ["0"]], ids=["equal", "as written", "one"])
+def test_cases_whose_outputs_cannot_be_shuffled_apart_are_counted(outputs: Sequence[str]):
+    session: Any = Generator(examples_per_problem=3)
+    one = problem(tests=[TestCase(f"{i}\n", output) for i, output in enumerate(outputs)])
+    apart = problem(tests=CASES[:2])
+    pairs, skipped = examples.shuffled_pairs(session, [one, apart], random.Random(0))
+    assert (len(pairs), skipped) == (3, 3)
 
 
 def test_a_long_test_is_dropped_and_its_problem_kept():
@@ -501,7 +505,7 @@ def test_fine_tuning_makes_the_template_likelier(trained: Session):
 def test_preferring_raises_the_margin_of_matching_pairs(trained: Session):
     rng = random.Random(trained.config.seed)  # as the stage drew them: for other shuffles little is sure
     examples.sft_examples(trained, trained.parts.training, rng)
-    pairs = examples.shuffled_pairs(trained, trained.parts.training, rng)[:8]
+    pairs = examples.shuffled_pairs(trained, trained.parts.training, rng)[0][:8]
     flat = [one for pair in pairs for one in pair]
     margins = []
     for checkpoint in ("tcg-sft", "tcg"):

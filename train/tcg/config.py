@@ -34,7 +34,8 @@ class TCGConfig:
       prompt_tokens, answer_tokens: caps.
       sft_updates, dpo_updates: of the two phases; 0 leaves the second out.
       dpo_pairs: pairs in a DPO batch; `beta` and `dpo_sft_weight` as in `losses.dpo`.
-      shuffled: pairs of right cases and the same ones with outputs (and traces) changed about.
+      shuffled: pairs of right cases and the same ones with outputs (and traces) changed about; cases are skipped where
+        no order is found that changes every output.
       corrected_problems: of so many problems the generator after SFT is asked, and its answers that hold a wrong output
         are rejected for the same inputs with right ones; 0: no such pairs.
       corrected_tokens: so many tokens of both, from the first that differs, make such a pair; 0: the whole answers.

@@ -90,18 +90,26 @@ def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Rand
     return examples, dropped
 
 
-def shuffled_pairs(session: Session, problems: Sequence[Problem], rng: random.Random) -> list[Pair]:
-    """(matching, shuffled) answers; problems whose outputs cannot be shuffled apart give none."""
-    pairs = []
+def shuffled_pairs(session: Session, problems: Sequence[Problem], rng: random.Random) -> tuple[list[Pair], int]:
+    """(matching, shuffled) answers.
+
+    Returns:
+      The pairs, and the number of drawings that gave none, since no order was found that changes every output.
+    """
+    pairs, skipped = [], 0
     for problem in problems:
         for drawn in draws(problem, session.config.tcg, rng):
             cases, _ = fitted(session, problem, drawn)
-            order = tcg.mismatching_order([case.output for case in cases], rng) if cases else None
-            if order is not None:
-                asked = prompt(session, problem)
-                right, wrong = (answer(session, problem, cases, order=one) for one in (None, order))
-                pairs.append((example(asked, right), example(asked, wrong)))
-    return pairs
+            if not cases:
+                continue
+            order = tcg.mismatching_order([case.output for case in cases], problem.form, rng)
+            if order is None:
+                skipped += 1
+                continue
+            asked = prompt(session, problem)
+            right, wrong = (answer(session, problem, cases, order=one) for one in (None, order))
+            pairs.append((example(asked, right), example(asked, wrong)))
+    return pairs, skipped
 
 
 def dpo_batch(pairs: Sequence[Pair], config: TCGConfig, length: int) -> HostBatch:

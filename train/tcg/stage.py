@@ -111,7 +111,8 @@ def preference_pairs(
             tokens += used
     if config.shuffled:
         enough = min((len(pairs) for pairs in found.values() if pairs), default=len(problems))
-        found["shuffled"] = shuffled_pairs(session, rng.sample(problems, min(enough, len(problems))), rng)
+        chosen = rng.sample(problems, min(enough, len(problems)))
+        found["shuffled"], stage.result["shuffled_skipped"] = shuffled_pairs(session, chosen, rng)
     fit_in = {name: fitting_pairs(pairs, config.batch.length) for name, pairs in found.items()}
     stage.result |= {f"pairs_{name}": len(pairs) for name, pairs in fit_in.items()}
     pairs = balanced(list(fit_in.values()), rng)
