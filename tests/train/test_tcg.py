@@ -399,6 +399,39 @@ def test_it_may_be_asked_from_the_question_alone(reference: Any, text: str):
     assert examples.prompt(session, curriculum_problem()) == [1] and seen == [text]
 
 
+class Reading(Generator):
+    """A generator that is asked with what it is shown, as it is."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.generator.prompt.encode = lambda vocabulary, text, cap, keep_end: (list(map(ord, text)), False)
+
+
+def asked_of(one: Example) -> str:
+    return "".join(chr(i) for i, weight in zip(one["tokens"], one["weight"], strict=True) if not weight)
+
+
+def test_of_several_reference_programs_each_example_has_one_at_random():
+    session: Any = Reading(examples_per_problem=30)
+    one = dataclasses.replace(problem(), solutions=("p", "q", "r"))
+    found, _ = examples.sft_examples(session, [one], random.Random(0))
+    assert {asked_of(each) for each in found} == {"s\np", "s\nq", "s\nr"}
+    pairs, _ = examples.shuffled_pairs(session, [one], random.Random(0))
+    assert {asked_of(right) for right, _ in pairs} == {"s\np", "s\nq", "s\nr"}
+    assert all(asked_of(right) == asked_of(wrong) for right, wrong in pairs)
+    assert "".join(map(chr, examples.prompt(session, one))) == "s\np"  # as it is asked
+
+
+@pytest.mark.parametrize(("reference", "solutions"), [("with", ("p",)), ("without", ("p", "q"))])
+def test_where_there_is_nothing_to_draw_chance_goes_on_as_it_was(reference: Any, solutions: tuple[str, ...]):
+    session: Any = Reading(examples_per_problem=3, reference=reference)
+    one = dataclasses.replace(problem(), solutions=solutions)
+    rng, other = random.Random(0), random.Random(0)
+    examples.sft_examples(session, [one], rng)
+    draws(one, session.config.tcg, other)
+    assert rng.getstate() == other.getstate()
+
+
 @pytest.mark.parametrize(
     ("settings", "source", "told"),
     [

@@ -18,7 +18,8 @@ class TCGConfig:
     """The generator's training and use.
 
     Attributes:
-      reference: whether it reads a reference program beside the statement, or writes from the question alone.
+      reference: whether it reads a reference program beside the statement, one drawn at random where it learns, or
+        writes from the question alone.
       template: text of one case, with the fields {input}, {output} and, for a trace, {trace} between them; empty: the
         usual one with or without a trace.
       trace: what it writes before an output: `none`, or the value after each of the problem's `clauses`, which only the

@@ -18,10 +18,16 @@ Pair = tuple[Example, Example]
 """A preferred and a rejected answer to one prompt."""
 
 
-def prompt(session: Session, problem: Problem) -> list[int]:
-    """What the generator is asked as token ids, the end kept when it is too long."""
+def prompt(session: Session, problem: Problem, solution: str | None = None) -> list[int]:
+    """What the generator is asked as token ids, the end kept when it is too long.
+
+    Args:
+      solution: the reference program that it reads, if it reads one; the problem's first when it is None.
+    """
     asked, config = session.generator, session.config.tcg
-    text = tcg.render_question(problem, problem.solutions[0] if config.reference == "with" else "")
+    if solution is None and config.reference == "with":
+        solution = problem.solutions[0]
+    text = tcg.render_question(problem, solution or "")
     return asked.prompt.encode(asked.vocabulary, text, config.prompt_tokens, keep_end=True)[0]
 
 
@@ -31,6 +37,13 @@ def draws(problem: Problem, config: TCGConfig, rng: random.Random) -> list[list[
         return [worked_cases(problem, config.cases, rng) for _ in range(config.examples_per_problem)]
     count = min(config.cases, len(problem.tests))
     return [rng.sample(problem.tests, count) for _ in range(config.examples_per_problem)] if count else []
+
+
+def drawn_prompt(session: Session, problem: Problem, rng: random.Random) -> list[int]:
+    """The same with one of the reference programs, drawn at random (arXiv 2412.00154, section 3.1)."""
+    if session.config.tcg.reference == "with" and len(problem.solutions) > 1:
+        return prompt(session, problem, rng.choice(problem.solutions))
+    return prompt(session, problem)
 
 
 def traces_of(problem: Problem, cases: Sequence[TestCase], config: TCGConfig) -> list[str] | None:
@@ -59,14 +72,19 @@ def answer(
     return tcg.encode_parts(session.generator.vocabulary, list(parts), split=config.split_values)
 
 
-def fitted(session: Session, problem: Problem, cases: Sequence[TestCase]) -> tuple[list[TestCase], int]:
+def fitted(
+    session: Session, problem: Problem, asked: Sequence[int], cases: Sequence[TestCase]
+) -> tuple[list[TestCase], int]:
     """The cases without the longest ones, as many as it takes for the example to fit into a row and under the caps.
+
+    Args:
+      asked: the prompt.
 
     Returns:
       The cases that are left, in order, and how many were dropped; the problem itself stays as long as one is left.
     """
     config, left = session.config.tcg, list(cases)
-    room = min(config.answer_tokens, config.batch.length - len(prompt(session, problem)))
+    room = min(config.answer_tokens, config.batch.length - len(asked))
     while left and len(answer(session, problem, left)) > room:
         lengths = [len(answer(session, problem, [case])) for case in left]
         del left[lengths.index(max(lengths))]
@@ -81,9 +99,9 @@ def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Rand
     """
     examples, dropped = [], 0
     for problem in problems:
-        asked = prompt(session, problem)
         for drawn in draws(problem, session.config.tcg, rng):
-            cases, lost = fitted(session, problem, drawn)
+            asked = drawn_prompt(session, problem, rng)
+            cases, lost = fitted(session, problem, asked, drawn)
             dropped += lost
             if cases:
                 examples.append(example(asked, answer(session, problem, cases)))
@@ -99,14 +117,14 @@ def shuffled_pairs(session: Session, problems: Sequence[Problem], rng: random.Ra
     pairs, skipped = [], 0
     for problem in problems:
         for drawn in draws(problem, session.config.tcg, rng):
-            cases, _ = fitted(session, problem, drawn)
+            asked = drawn_prompt(session, problem, rng)
+            cases, _ = fitted(session, problem, asked, drawn)
             if not cases:
                 continue
             order = tcg.mismatching_order([case.output for case in cases], problem.form, rng)
             if order is None:
                 skipped += 1
                 continue
-            asked = prompt(session, problem)
             right, wrong = (answer(session, problem, cases, order=one) for one in (None, order))
             pairs.append((example(asked, right), example(asked, wrong)))
     return pairs, skipped
