@@ -1,18 +1,20 @@
-"""Each algorithm solves a bandit of sequences; the KL penalty holds; a reward model that rises with length."""
+"""Each algorithm solves a bandit of sequences; the KL penalty holds; reward models that length could exploit."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from o1coder_jax.policy_losses import ClipConfig
-from o1coder_jax.rewards import PhiConfig
+from o1coder_jax.rewards import PhiConfig, ProcessForm
 from tests.train.rl_world import HALF, bandit, token_steps
 from train.rl import RLConfig
 from train.rl.config import CriticConfig, DPOConfig, LossConfig, PPOConfig
+from train.rl.rounds import Path
 from train.step import OptimizerConfig
 
 FAST = OptimizerConfig(learning_rate=2e-2, warmup=0, schedule="constant")
@@ -63,30 +65,68 @@ def test_penalty_keeps_the_policy_near_the_reference():
     assert np.mean(held[-3:]) < 0.5
 
 
-def steps_of_rounds(settings: RLConfig) -> tuple[float, float]:
-    """Mean number of steps at first and at last, where the reward model rises with length and likes even tokens.
+def rising(tokens: Sequence[int]) -> list[float]:
+    """A reward model that rises with length, and likes even tokens."""
+    return [0.2 + 0.1 * j + 0.05 * (token % 2 == 0) for j, token in enumerate(tokens, 1)]
+
+
+def constant(tokens: Sequence[int]) -> list[float]:
+    return [0.5] * len(tokens)
+
+
+def ends_of_rounds(
+    settings: RLConfig, rate: Callable[[Sequence[int]], list[float]], look: Callable[[Path], float]
+) -> tuple[float, float]:
+    """The mean over paths of what `look` sees, in the first three rounds and in the last, by process rewards alone.
 
     At first half of the answers end with each token; none has more than six.
     """
 
-    def paths_of(prompt: Any, one: Any) -> Any:
-        rated = [0.2 + 0.1 * j + 0.05 * (token % 2 == 0) for j, token in enumerate(one.tokens, 1)]
-        return token_steps(prompt, one, settings, float(one.tokens[-1] >= HALF), rated)
+    def paths_of(prompt: Any, one: Any) -> Path:
+        return token_steps(prompt, one, settings, float(one.tokens[-1] >= HALF), rate(one.tokens))
 
-    lengths = [np.mean([len(path.tokens) for path in paths]) for paths in bandit(settings, paths_of, length=6)]
-    return float(np.mean(lengths[:3])), float(np.mean(lengths[-3:]))
-
-
-NO_OUTCOME = PhiConfig(outcome_weight=0.0, floor=0.0, gamma=1.0)
+    means = [np.mean([look(path) for path in paths]) for paths in bandit(settings, paths_of, length=6)]
+    return float(np.mean(means[:3])), float(np.mean(means[-3:]))
 
 
+def steps(path: Path) -> float:
+    return len(path.tokens)
+
+
+def first_is_even(path: Path) -> float:
+    return float(path.tokens[0] % 2 == 0)
+
+
+def by_process(process: ProcessForm, advantages: Any) -> RLConfig:
+    only = PhiConfig(outcome_weight=0.0, floor=0.0, gamma=1.0)
+    return config(updates=16, process=process, advantages=advantages, phi=only)
+
+
+@pytest.mark.parametrize("rate", [rising, constant])
 @pytest.mark.parametrize("advantages", ["path", "steps"])
-def test_plain_sum_is_exploited_by_length(advantages: Any):
-    first, last = steps_of_rounds(config(updates=16, process="sum", advantages=advantages, phi=NO_OUTCOME))
+def test_plain_sum_is_exploited_by_length(advantages: Any, rate: Any):
+    first, last = ends_of_rounds(by_process("sum", advantages), rate, steps)
     assert first < 2.6 and last > 4
+
+
+def test_the_mean_of_a_constant_is_not_exploited_by_length():
+    first, last = ends_of_rounds(by_process("phi", "path"), constant, steps)
+    assert last < first + 0.5
+
+
+@pytest.mark.parametrize(("advantages", "rate"), [("path", rising), ("steps", rising), ("steps", constant)])
+def test_the_mean_is_exploited_where_longer_paths_or_what_is_left_of_them_have_more_of_it(advantages: Any, rate: Any):
+    first, last = ends_of_rounds(by_process("phi", advantages), rate, steps)
+    assert first < 2.6 and last > first + 1.5
 
 
 @pytest.mark.parametrize("advantages", ["path", "steps"])
 def test_min_form_is_not_exploited_by_length(advantages: Any):
-    first, last = steps_of_rounds(config(updates=16, process="min", advantages=advantages, phi=NO_OUTCOME))
+    first, last = ends_of_rounds(by_process("min", advantages), rising, steps)
     assert last < first + 0.5
+
+
+@pytest.mark.parametrize("advantages", ["path", "steps"])
+def test_min_form_teaches_the_worst_step(advantages: Any):
+    first, last = ends_of_rounds(by_process("min", advantages), rising, first_is_even)
+    assert first < 0.65 and last > 0.75
