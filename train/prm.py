@@ -16,7 +16,7 @@ the stage `head` fits another.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,6 +28,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.prm import fresh_head
 from o1coder_jax.records import ProcessRecord
 from o1coder_jax.vocabulary import Vocabulary
+from train.continuations import Continued, Place
 from train.data import BatchConfig, Batches, Example, packed_batches
 from train.prm_drawn import DrawnConfig
 from train.prm_examples import (
@@ -165,14 +166,7 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     drawn = drawn_steps(session, stage, iteration, records)
     if stage.result.keys() & {"continued", "drawn"}:
         stage.result |= session.judging.costs()
-    training = [record for record in records if not held_out(record)]
-    if config.labels == "continuations":
-        training = relabelled(training, continued)
-    elif config.labels in ("passes", "chances"):
-        label = by_passes if config.labels == "passes" else by_chances
-        whole = label(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
-        training = [one for one in distinct(recent(whole, iteration, config.max_age)) if not held_out(one)]
-    training = [*training, *drawn]
+    training = [*labelled(session, iteration, records, continued), *drawn]
     if config.weights == "policy":
         states = session.load_policy(policy)
         graph, weights = fresh_head(states)
@@ -209,6 +203,19 @@ def train(session: Session, stage: Stage, iteration: int, *, policy: str, name: 
     else:
         facts = {"answers": answers} if config.read == "answer_tokens" else {}
         stage.result["weights"] = session.save_model(checkpoint, weights, start, **facts)
+
+
+def labelled(
+    session: Session, iteration: int, records: Sequence[ProcessRecord], continued: Mapping[Place, Continued]
+) -> list[ProcessRecord]:
+    """The paths of problems that are not held out, with the values that `prm.labels` names."""
+    config = session.config.prm
+    if config.labels in ("passes", "chances"):  # of whole trees, before paths that several have are left out
+        label = by_passes if config.labels == "passes" else by_chances
+        whole = label(current(ProcessRecord.from_json(row) for row in session.run.read("process.jsonl")))
+        return [one for one in distinct(recent(whole, iteration, config.max_age)) if not held_out(one)]
+    training = [record for record in records if not held_out(record)]
+    return relabelled(training, continued) if config.labels == "continuations" else training
 
 
 def lessons(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from o1coder_jax import checkpoint, losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import MeshConfig, make_mesh, replicate
 from o1coder_jax.prm import label_metrics
-from o1coder_jax.records import ProcessRecord
+from o1coder_jax.records import ProcessRecord, Verdict
 from o1coder_jax.transformer import Transformer
 from search.models import load_reward_model
 from tests.train.test_step import MODEL
@@ -259,6 +261,63 @@ def test_labels_of_continuations_are_drawn_trained_on_and_judged_by(wee: Path, r
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], line: str):
     with pytest.raises(UserError, match=re.escape(line)):
         PRMConfig(**settings)
+
+
+def two_paths() -> list[ProcessRecord]:
+    """Of one tree: a path that passed, and another, found three times and less likely, that did not."""
+    good = record("a", [([6], 0.6), ([7], 1.0)], nodes=[1, 2])
+    bad = record("a", [([6], 0.6), ([8], 0.3)], nodes=[1, 3], verdict=Verdict.WRONG_ANSWER, log_probability=-3.0)
+    often = dataclasses.replace(bad.steps[1], visits=3)
+    return [good, dataclasses.replace(bad, steps=(bad.steps[0], often))]
+
+
+LIKELIER = 1 / (1 + math.exp(-2.0))
+PAIR_ROWS = BatchConfig(rows=2, length=16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "weights"),
+    [
+        ({}, [0.6, 1.0, 0.3], [1, 1, 1]),
+        ({"targets": "hard"}, [1, 1, 0], [1, 1, 1]),
+        ({"targets": "hard", "threshold": 0.7}, [0, 1, 0], [1, 1, 1]),
+        ({"weighting": "visits"}, [0.6, 1.0, 0.3], [1, 1, 3]),
+        ({"labels": "passes"}, [0.25, 1, 0], [1, 1, 1]),
+        ({"labels": "passes", "weighting": "visits"}, [0.25, 1, 0], [4, 1, 3]),
+        ({"labels": "chances"}, [LIKELIER, 1, 0], [1, 1, 1]),
+        ({"labels": "chances", "weighting": "visits"}, [LIKELIER, 1, 0], [2, 1, 1]),
+        ({"labels": "chances", "targets": "hard"}, [1, 1, 0], [1, 1, 1]),
+        ({"labels": "continuations"}, [0.4, 1, 0], [1, 1, 1]),
+        ({"labels": "continuations", "weighting": "visits"}, [0.4, 1, 0], [5, 5, 5]),
+    ],
+)
+def test_what_is_taught_is_what_the_settings_say(settings: dict[str, Any], values: list[float], weights: list[float]):
+    examples, count, objective, batches = taught(PRMConfig(batch=PAIR_ROWS, **settings))
+    assert (count, objective) == (2, Objective.of(losses.prm_pointwise)) and batches is not None
+    found = np.concatenate([one["label"][one["weight"] > 0] for one in examples])
+    assert found.tolist() == pytest.approx(values)
+    assert [weight for one in examples for weight in one["weight"] if weight] == weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"), [({}, 1), ({"margin": 0.9}, 0), ({"labels": "passes", "margin": 0.9}, 1)]
+)
+def test_pairs_are_of_siblings_by_the_same_labels(settings: dict[str, Any], count: int):
+    examples, pairs, objective, batches = taught(PRMConfig(objective="pairwise", batch=PAIR_ROWS, **settings))
+    assert (pairs, objective) == (count, Objective.of(losses.prm_pairwise)) and (batches is not None) == bool(count)
+    assert [one["tokens"].tolist()[-1] for one in examples] == [7, 8] * count
+
+
+def taught(config: PRMConfig) -> Any:
+    """The lessons of `two_paths`, of whose first step two of five continuations pass."""
+    records = two_paths()
+    session: Any = types.SimpleNamespace(
+        config=types.SimpleNamespace(prm=config, seed=0),
+        own_slice=slice,
+        run=types.SimpleNamespace(read=lambda name: [one.to_json() for one in records]),
+    )
+    found = Continued("a", 1, 0, 1, "p", (True, True, False, False, False))
+    return prm.lessons(session, 1, prm.labelled(session, 1, records, {found.place: found}))
 
 
 def test_held_out_problems_are_not_trained_on(wee: Path, runs: Path):

@@ -23,7 +23,7 @@ from train.bootstrap import case_text
 from train.data import BatchConfig, Example, example, padded_batch
 from train.session import Session
 from train.step import sequence_scores
-from train.tcg import TCGConfig, answers, examples, measures, preferences
+from train.tcg import TCGConfig, answers, examples, measures, preferences, stage
 from train.tcg.answers import Answers, reward_tests, valid_cases
 from train.tcg.examples import dpo_batch, draws
 from train.tcg.measures import Field, Share, figures_of, random_suite, valid_suite, wrong_programs
@@ -53,6 +53,25 @@ def test_problem_with_few_tests_gives_all_of_them():
 
 def test_problem_without_tests_gives_no_example():
     assert draws(problem(tests=()), TCGConfig(), random.Random(0)) == []
+
+
+def test_short_inputs_are_drawn_anew_and_have_true_outputs():
+    one, config = curriculum_problem(), TCGConfig(inputs="short", cases=2, examples_per_problem=8)
+    drawn = [case for cases in draws(one, config, random.Random(0)) for case in cases]
+    assert len(drawn) == 16 and all(case.output == sum(n + 1 for n in case.input[0]) for case in drawn)
+    own = [case.input for case in one.tests]
+    assert sum(case.input not in own for case in drawn) > 12
+
+
+def test_a_template_of_ones_own_is_written_and_read(monkeypatch: pytest.MonkeyPatch):
+    session: Any = Asked(monkeypatch, ["3.<END>"], template="({input}) => {output}.")
+    one = problem(tests=[TestCase("1 2\n", "3")])
+    [learnt, _], _ = examples.sft_examples(session, [one], random.Random(0))
+    assert answer_of(learnt) == "(1 2) => 3.<END>"
+    read = answers.read(session, one, [sample("(1 2) => 3.<Step_End>in: 1\nout: 2<END>")])
+    assert read == Answers([TestCase("1 2\n", "3\n")], 1)
+    cases, _ = answers.completed(session, None, [one], ["4\n"], salt=0)
+    assert session.prompts == ["?(4) => "] and cases == [TestCase("4\n", "3\n")]
 
 
 def test_chosen_and_rejected_lie_in_neighbouring_rows():
@@ -327,6 +346,44 @@ def test_what_could_not_be_checked_is_on_no_side_of_a_pair(monkeypatch: pytest.M
 def test_pairs_that_do_not_fit_a_row_are_left_out():
     short, long = example([1], [2, 3]), example([1], [2, 3, 4])
     assert fitting_pairs([(short, short), (short, long)], 3) == [(short, short)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "made", "shuffled_from"),
+    [
+        ({}, {}, 6),
+        ({"shuffled": False, "corrected_problems": 2}, {"corrected": 2}, None),
+        (
+            {"shuffled": False, "compared_problems": 3, "coevolution_problems": 9},
+            {"compared": 3, "coevolution": 6},
+            None,
+        ),
+        ({"corrected_problems": 2}, {"corrected": 2}, 2),
+    ],
+)
+def test_pairs_come_from_the_sources_that_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], made: dict[str, int], shuffled_from: int | None
+):
+    asked: dict[str, int] = {}
+
+    def source(name: str, beside: int) -> Any:
+        def make(session: Any, *arguments: Any) -> tuple[list[Any], int]:
+            problems = next(one for one in arguments if isinstance(one, list))
+            asked[name] = len(problems)
+            return [(example([1], [2]), example([1], [3])) for _ in problems], beside
+
+        return make
+
+    for name in ("corrected", "compared", "coevolution", "shuffled"):
+        monkeypatch.setattr(stage, f"{name}_pairs", source(name, 0 if name == "shuffled" else 10))
+    session: Any = types.SimpleNamespace(config=types.SimpleNamespace(tcg=TCGConfig(**settings)))
+    told: Any = types.SimpleNamespace(result={})
+    problems = [problem(str(number)) for number in range(6)]
+    pairs, tokens = stage.preference_pairs(session, told, None, problems, random.Random(0))
+    used = made | ({"shuffled": shuffled_from} if shuffled_from is not None else {})
+    assert asked == used and tokens == 10 * len(made)
+    assert {name: told.result[f"pairs_{name}"] for name in used} == used
+    assert len(pairs) == told.result["pairs"] == len(used) * min(used.values())
 
 
 def test_generator_that_learns_nothing_does_not_meet_policies():
