@@ -74,6 +74,7 @@ def run(session: Session, iteration: int) -> None:
         stage.result |= {f"{name}_before": value for name, value in before.figures.items()} | after.figures
         stage.result |= {
             "pairs": len(pairs),
+            "kill_rate_random": field.killed(session, field.random_suites).rate,
             "wrong_programs": sum(map(len, field.wrong)),
             "problems_with_tests": None if worse else sum(bool(row["tests"]) for row in rows),
             "tokens_generated": field.tokens + before.tokens + tokens + last,

@@ -12,7 +12,7 @@ from train.environment import describe
 from train.run import finished_stages
 from train.session import Session, StageName
 from train.stopping import reason_to_stop
-from train.tcg.measures import REPORTED
+from train.tcg.measures import REPORTED, REPORTED_AGAIN
 
 EVALUATED = (
     "pass_at_1_greedy",
@@ -84,7 +84,8 @@ def _prm(results: dict[str, dict[str, Any]], iteration: int) -> dict[str, Any]:
 
 def _iteration(results: dict[str, dict[str, Any]], iteration: int) -> dict[str, Any]:
     names = StageName(iteration)
-    search = results[names("search")]
+    search, again = results[names("search")], results.get(names("coevolve"))
+    learned = {"tcg": {name: again.get(name) for name in REPORTED_AGAIN}} if again else {}
     return _evaluated(results[names("evaluate")]) | {
         "iteration": iteration,
         "solved_by_search": search["solved_by_search"],
@@ -93,6 +94,7 @@ def _iteration(results: dict[str, dict[str, Any]], iteration: int) -> dict[str, 
         "well_formed": search["well_formed"],
         "sft_paths": results[names("sft")]["paths"],
         "prm": _prm(results, iteration),
+        **learned,
     }
 
 

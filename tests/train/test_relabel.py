@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def test_old_trees_are_judged_again_when_the_generator_has_learned(
         assert session.require("002-relabel", "")["relabelled"] > 0
     assert made["pairs"] > 0 and made["kept"] == "new" and made["weights"] != results(wee)["tcg"]["weights"]
     assert made["tokens_generated"] > 0 and 0 <= made["validity_before"] <= 1 and 0 <= made["validity"] <= 1
+    assert made["wrong_programs"] > 0 and 0 <= made["kill_rate_random"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,10 @@ def test_loop_takes_the_generator_along(wee: Path, settings: Path, runs: Path):
     costs = spent(rounds, dict.fromkeys(rounds, 1.0), 2)
     tokens = [stage.get("tokens_generated", 0) for name, stage in rounds.items() if not name.endswith("evaluate")]
     assert costs.tokens == sum(tokens) - rounds["bootstrap"].get("tokens_generated", 0)
+    first, second = json.loads((copy / "summary.json").read_text())["iterations"]
+    told = {"kill_rate", "kill_rate_before", "kill_rate_random", "validity", "validity_before", "wrong_programs"}
+    assert "tcg" not in first and told < second["tcg"].keys()
+    assert all(second["tcg"][name] == rounds["002-coevolve"][name] for name in second["tcg"])
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,13 @@ REPORTED = (
 )
 """What a run's summary says of its generator."""
 
+REPORTED_AGAIN = (
+    *(f"{name}{when}" for when in ("_before", "") for name in FIGURES),
+    "kill_rate_random",
+    "wrong_programs",
+)
+"""What it says of one that has learned anew in a round."""
+
 
 @dataclass(frozen=True)
 class Share:
