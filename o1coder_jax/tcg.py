@@ -52,6 +52,9 @@ class Template:
             )
         if any(not text for text in _FIELD.split(self.case)[2:-1:2]):
             raise UserError(f"the template {self.case!r} has two fields side by side; write some text between them")
+        for marker in (STEP_BEGIN, STEP_END, END):
+            if marker in self.case:
+                raise UserError(f"the template {self.case!r} holds {marker}, which stands between cases; take it out")
 
     @property
     def fields(self) -> list[str]:

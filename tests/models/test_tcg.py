@@ -135,6 +135,9 @@ def test_a_template_may_be_worded_otherwise():
         ("nothing", "has the fields none;"),
         ("{input} {output} {other}", "has the fields input, output, other;"),
         ("{input}{output}", "has two fields side by side"),
+        ("in: {input}\nout: {output}<Step_End>", "holds <Step_End>, which stands between cases"),
+        ("in: {input}<END>out: {output}", "holds <END>"),
+        ("<Step_Begin>{input}\n{output}", "holds <Step_Begin>"),
     ],
 )
 def test_a_template_that_cannot_be_read_back_is_refused(case, told):

@@ -20,8 +20,8 @@ class TCGConfig:
     Attributes:
       reference: whether it reads a reference program beside the statement, one drawn at random where it learns, or
         writes from the question alone.
-      template: text of one case, with the fields {input}, {output} and, for a trace, {trace} between them; empty: the
-        usual one with or without a trace.
+      template: text of one case, with the fields {input}, {output} and, for a trace, {trace} between them, and without
+        the markers of steps; empty: the usual one with or without a trace.
       trace: what it writes before an output: `none`, or the value after each of the problem's `clauses`, which only the
         curriculum's problems have.
       split_values: in what it learns to write each letter and digit of a value is a token, whatever the vocabulary
@@ -98,6 +98,10 @@ class TCGConfig:
         ).split():
             if getattr(self, name) < 0:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")
+        if self.beta <= 0:
+            raise UserError(f"tcg.beta is {self.beta}; it must be positive, 0.1 is usual")
+        if self.dpo_sft_weight < 0:
+            raise UserError(f"tcg.dpo_sft_weight is {self.dpo_sft_weight}; it must not be negative")
         if self.coevolve and not self.dpo_updates:
             raise UserError(
                 f"tcg.coevolve is {self.coevolve}, but tcg.dpo_updates is 0, so that nothing would be learned; set it "
