@@ -65,7 +65,7 @@ class PRMConfig:
       labels: a step's value: `tree`, Q/N; `passes`, the share of its rollouts that came to a program which passed;
         `chances`, the same with each path weighed by its probability; or `continuations`, the share of fresh ones,
         drawn by the policy that grew the trees and judged on the problem's tests.
-      continuations: of each step that is continued.
+      continuations: of each step that is continued, to train on or to measure by; 16 at least for a good measure.
       prefixes: steps of training problems that are continued in a round, in whole problems; 0: all.
       drawn: whole answers that are drawn besides, and whose steps have the share that passed as labels.
       judged: steps of held-out problems that are continued in a round, as the measure of the model; 0: it is measured
