@@ -383,7 +383,49 @@ def test_pairs_come_from_the_sources_that_the_settings_name(
     used = made | ({"shuffled": shuffled_from} if shuffled_from is not None else {})
     assert asked == used and tokens == 10 * len(made)
     assert {name: told.result[f"pairs_{name}"] for name in used} == used
-    assert len(pairs) == told.result["pairs"] == len(used) * min(used.values())
+    assert len(pairs) == len(used) * min(used.values())
+
+
+@pytest.mark.parametrize(("updates", "found", "asked", "measured"), [(0, 2, 0, 1), (3, 0, 1, 1), (3, 2, 1, 2)])
+def test_what_is_not_learned_from_is_not_made_and_the_same_weights_are_measured_once(
+    monkeypatch: pytest.MonkeyPatch, updates: int, found: int, asked: int, measured: int
+):
+    calls: list[str] = []
+
+    def instead(name: str, value: Any) -> None:
+        monkeypatch.setattr(stage, name, lambda *arguments, **options: (calls.append(name), value)[1])
+
+    def measure(session: Any, weights: str, field: Any) -> measures.Measured:
+        calls.append("measure")
+        figures = {"validity": {"after SFT": 0.5, "after DPO": 0.75}[weights], "kill_rate": 0.25}
+        return measures.Measured(figures, Share([], []), Share([], []), 7)
+
+    monkeypatch.setattr(stage, "measure", measure)
+    monkeypatch.setattr(Field, "of", lambda session: Field([], [], [], 100))
+    instead("fine_tuned", "after SFT")
+    instead("preferring", "after DPO")
+    instead("preference_pairs", ([(example([1], [2]), example([1], [3]))] * found, 20))
+    instead("reward_tests", ([], 1000))
+    told: Any = types.SimpleNamespace(result={}, log=lambda *a, **k: None, append_shared=lambda *a: None)
+    saved: dict[str, str] = {}
+    session: Any = FakeSandbox()
+    session.config.tcg = TCGConfig(dpo_updates=updates)
+    session.require = lambda *arguments: None
+    session.run = types.SimpleNamespace(stage_scope=lambda name: contextlib.nullcontext(told))
+    session.parts = types.SimpleNamespace(training=[], selfplay=[])
+    session.trainable = lambda *arguments, **options: types.SimpleNamespace(graph=None)
+    session.sampler = lambda graph, weights: (graph, weights)
+    session.save_model = lambda name, weights, start: saved.setdefault(name, weights)
+    session.costs, session.sync_seconds = dict, lambda: 0.0
+
+    tcg.run(session)
+    learned = updates > 0 and found > 0
+    assert (calls.count("preference_pairs"), calls.count("measure")) == (asked, measured)
+    assert saved == {"tcg-sft": "after SFT", "tcg": "after DPO" if learned else "after SFT"}
+    result = told.result
+    assert (result["validity_sft"], result["validity_dpo"]) == (0.5, 0.75 if learned else 0.5)
+    assert result["kill_rate"] == result["kill_rate_dpo"] == 0.25 and result["pairs"] == (found if updates else 0)
+    assert result["tokens_generated"] == 1100 + 7 * measured + 20 * asked
 
 
 def test_generator_that_learns_nothing_does_not_meet_policies():

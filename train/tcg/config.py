@@ -33,7 +33,7 @@ class TCGConfig:
         that computes the same.
       examples_per_problem: drawings of cases for a problem, each without replacement.
       prompt_tokens, answer_tokens: caps.
-      sft_updates, dpo_updates: of the two phases; 0 leaves the second out.
+      sft_updates, dpo_updates: of the two phases; 0 leaves the second out, and no pairs are made for it.
       dpo_pairs: pairs in a DPO batch; `beta` and `dpo_sft_weight` as in `losses.dpo`.
       shuffled: pairs of right cases and the same ones with outputs (and traces) changed about; cases are skipped where
         no order is found that changes every output.

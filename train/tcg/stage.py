@@ -39,13 +39,15 @@ def run(session: Session) -> None:
         stage.result |= (told := {f"{name}_sft": value for name, value in found.figures.items()})
         stage.log(config.sft_updates, **told)
 
-        pairs, more = preference_pairs(session, stage, sampler, problems, rng)
-        after_dpo = after_sft
-        if pairs and config.dpo_updates:
+        pairs, more = preference_pairs(session, stage, sampler, problems, rng) if config.dpo_updates else ([], 0)
+        after_dpo, then, tokens = after_sft, found, field.tokens + found.tokens + more
+        if pairs:
             after_dpo = preferring(session, stage, start, after_sft, pairs)
             _, sampler = session.sampler(start.graph, after_dpo)
+            then = measure(session, sampler, field)
+            tokens += then.tokens
+        stage.result["pairs"] = len(pairs)
         stage.result["weights"] = session.save_model("tcg", after_dpo, start)
-        then = measure(session, sampler, field)
         stage.result |= {f"{name}_dpo": value for name, value in then.figures.items()}
         stage.result |= {
             "kill_rate": then.figures["kill_rate"],
@@ -56,7 +58,7 @@ def run(session: Session) -> None:
         stage.append_shared("tests.jsonl", rows)
         stage.result |= {
             "problems_with_tests": sum(bool(row["tests"]) for row in rows),
-            "tokens_generated": field.tokens + found.tokens + more + then.tokens + last,
+            "tokens_generated": tokens + last,
         }
         stage.result |= session.judging.costs()
         stage.log(config.dpo_updates, sync_seconds=session.sync_seconds())
@@ -115,9 +117,7 @@ def preference_pairs(
         found["shuffled"], stage.result["shuffled_skipped"] = shuffled_pairs(session, chosen, rng)
     fit_in = {name: fitting_pairs(pairs, config.batch.length) for name, pairs in found.items()}
     stage.result |= {f"pairs_{name}": len(pairs) for name, pairs in fit_in.items()}
-    pairs = balanced(list(fit_in.values()), rng)
-    stage.result["pairs"] = len(pairs)
-    return pairs, tokens
+    return balanced(list(fit_in.values()), rng), tokens
 
 
 def fitting_pairs(pairs: Sequence[Pair], length: int) -> list[Pair]:
