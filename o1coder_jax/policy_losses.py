@@ -45,7 +45,9 @@ def policy_gradient(
     `old` and `reference` hold each token's log-probability under the policy that sampled it and under the
     reference, `advantage` its advantage. The mean is over all tokens of the batch, weighted: with weight 1 everywhere
     nothing is divided by a row's length (arXiv 2503.20783). The KL is the estimator exp(d) - d - 1 with
-    d = log ref - log pi, which is unbiased and never negative.
+    d = log ref - log pi, which is never negative; it is unbiased where pi itself drew the tokens, which after the first
+    update of a round it did not: then single tokens that pi has grown unlikely to draw can outweigh all others. It is
+    no metric for that reason, see `advantages.divergence`.
 
     `cispo`: L = -E[stop(min(ratio, 1 + high)) * A * log pi] instead (arXiv 2506.13585, section 3.1): a token beyond
     the clip counts less, but keeps its gradient.
@@ -65,7 +67,6 @@ def policy_gradient(
     drift = jnp.where(taken, batch["reference"] - picked, 0.0)
     divergence = jnp.exp(drift) - drift - 1
     return token_mean(batch, clip.kl * divergence - surrogate), {
-        "kl": token_mean(batch, divergence),
         "entropy": token_mean(batch, entropy),
         "clip_share": token_mean(batch, over * 1.0),
         "ratio": token_mean(batch, ratio),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from o1coder_jax.advantages import (
+    divergence,
     gae,
     group_advantages,
     mismatch,
@@ -204,3 +205,24 @@ def test_mismatch_by_hand():
 def test_same_probabilities_do_not_differ():
     same = np.log([0.3, 0.6])
     assert mismatch(same, same) == {"mismatch": 0.0, "mismatch_kl": 0.0, "mismatch_ratio": 1.0}
+
+
+# The policy and the reference.
+
+
+def test_divergence_by_hand():
+    assert divergence(np.array([-0.5, -1.0]), np.array([-0.7, -2.0])) == {"kl": pytest.approx(0.6)}
+
+
+def test_no_single_token_outweighs_the_others():
+    """A token that came up once in a thousand though it is e^12 times as likely in the reference."""
+    policy, reference = np.full(1000, -0.5), np.full(1000, -0.6)
+    policy[0], reference[0] = -12.5, -0.5
+    assert divergence(policy, reference)["kl"] == pytest.approx(0.0999 - 0.012)
+
+
+def test_divergence_is_estimated_without_bias():
+    """Its mean over the policy's own draws is the sum of p log(p / q)."""
+    p, q = np.array([0.7, 0.2, 0.1]), np.array([0.3, 0.3, 0.4])
+    each = [divergence(np.log(p[[i]]), np.log(q[[i]]))["kl"] for i in range(3)]
+    assert (p * each).sum() == pytest.approx((p * np.log(p / q)).sum()) and (p * np.log(p / q)).sum() > 0

@@ -174,7 +174,19 @@ def test_truncated_takes_the_trainers_and_weighs_by_the_ratio():
 def test_where_the_sampler_told_nothing_the_trainer_does():
     one = path_example(dataclasses.replace(path([5, 6], [1.0]), sampled=None), [2.0], CONFIG)
     [scored], measured = with_probabilities([one], SCORERS)
-    assert corrected(scored, CONFIG)["old"].tolist() == [-0.5] * 4 and measured == {}
+    assert corrected(scored, CONFIG)["old"].tolist() == [-0.5] * 4 and list(measured) == ["kl"]
+
+
+@pytest.mark.parametrize("length", ["token", "sequence"])
+def test_divergence_of_a_round_is_that_of_the_tokens_it_has_just_drawn(length: Any):
+    """Not of the prompt's, and not of an epoch whose updates have moved the policy away from them."""
+
+    def at(prompt: float, answer: float) -> Any:
+        return lambda examples: [np.where(one["weight"] > 0, answer, prompt) for one in examples]
+
+    found = lesson(groups_of([[1.0, 0.0]]), Scorers(at(-9.0, -0.5), at(-1.0, -0.7)), variant(length=length))
+    assert found.figures["kl"] == pytest.approx(0.2)
+    assert "kl" not in lesson(groups_of([[1.0, 0.0]]), Scorers(constant(-0.5), None), CONFIG).figures
 
 
 def answers_in(batch: HostBatch) -> list[int]:
@@ -380,7 +392,8 @@ def test_stage_changes_the_policy_and_says_what_it_used(wee: Path):
     assert len(rows) == 2 and max(row["groups_used"] for row in rows) > 0
     assert stages["001-rl"]["executions"] > 0
     used = [row for row in rows if row["groups_used"]]
-    assert all(row["mismatch"] < 1e-3 and abs(row["mismatch_ratio"] - 1) < 0.01 and row["kl"] >= 0 for row in used)
+    assert all(row["mismatch"] < 1e-3 and abs(row["mismatch_ratio"] - 1) < 0.01 for row in used)
+    assert used[0]["kl"] == 0 and all(abs(row["kl"]) < 1 for row in used)  # RL begins with the reference
 
 
 def test_weight_of_the_outcome_falls_across_iterations(wee: Path):

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from o1coder_jax.advantages import mismatch, truncated_importance
+from o1coder_jax.advantages import divergence, mismatch, truncated_importance
 from o1coder_jax.errors import UserError
 from o1coder_jax.losses import token_scores
 from o1coder_jax.mesh import host_copy, row_shards, shard_rows
@@ -70,15 +70,22 @@ def path_example(path: Path, advantages: Sequence[float], config: RLConfig) -> E
 
 
 def with_probabilities(examples: Sequence[Example], scorers: Scorers) -> tuple[list[Example], dict[str, float]]:
-    """Adds `now` and `reference`, log-probabilities before this round's updates; measures how far the sampler's are."""
+    """Adds `now` and `reference`, log-probabilities before this round's updates.
+
+    Returns:
+      The examples, and how far the policy is from the reference (if that is another one) and from the sampler (where
+      its probabilities are known) on the tokens that are learned from.
+    """
     now = scorers.policy(examples)
     reference = scorers.reference(examples) if scorers.reference else now
     scored = [one | {"now": n, "reference": r} for one, n, r in zip(examples, now, reference, strict=True)]
+
+    def of(chosen: Sequence[Example], *names: str) -> list[np.ndarray]:
+        return [np.concatenate([one[name][one["weight"] > 0] for one in chosen]) for name in names]
+
+    measured = divergence(*of(scored, "now", "reference")) if scorers.reference else {}
     known = [one for one in scored if "old" in one]
-    if not known:
-        return scored, {}
-    ours, theirs = (np.concatenate([one[name][one["weight"] > 0] for one in known]) for name in ("now", "old"))
-    return scored, mismatch(ours, theirs)
+    return scored, measured | (mismatch(*of(known, "now", "old")) if known else {})
 
 
 def corrected(one: Example, config: RLConfig) -> Example:
