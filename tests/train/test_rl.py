@@ -22,6 +22,7 @@ from o1coder_jax.prm import with_value_head
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_ids
+from search.config import BaselineConfig, SearchConfig
 from tests.tiny import VOCAB, decoder
 from tests.train.rl_world import SCORERS, constant, groups_of, path
 from tests.train.world import opened, read_lines, record, results
@@ -32,7 +33,7 @@ from train.rl import RLConfig, rounds
 from train.rl.config import LossConfig
 from train.rl.grpo import advantages_of, examples_of, lesson
 from train.rl.lessons import Scorers, Shape, corrected, minibatches, path_example, with_probabilities
-from train.rl.rounds import Group, figures, record_path, sampled_groups
+from train.rl.rounds import Group, figures, record_path, sampled_groups, tree_settings
 from train.step import Objective
 
 STEP_END, END = 90, 91
@@ -149,6 +150,15 @@ def test_figures_leave_out_what_could_not_be_checked():
 def test_round_that_could_not_be_checked_at_all_has_figures():
     groups = groups_of([[1.0, 0.0]], [[False, False]])
     assert lesson(groups, SCORERS, CONFIG).units == [] and figures(groups)["reward"] == 0.0
+
+
+@pytest.mark.parametrize("preset", ["own", "paper", "boltzmann"])
+@pytest.mark.parametrize("kind", ["best_of_n", "beam"])
+def test_run_that_searches_by_a_baseline_grows_trees_in_rl_all_the_same(preset: Any, kind: Any):
+    """Best-of-n would draw one candidate a step, and a tree of one path has no advantages."""
+    plain = SearchConfig(preset=preset, samples=3)
+    baseline = dataclasses.replace(plain, baseline=BaselineConfig(kind=kind, ranking="likelihood"))
+    assert tree_settings(baseline, 8) == tree_settings(plain, 8) and tree_settings(plain, 8).rollouts == 8
 
 
 # Whose probabilities are the old ones.

@@ -120,16 +120,18 @@ def sampled_groups(
 
 
 def tree_settings(config: SearchConfig, samples: int) -> SearchConfig:
-    """The search of a round: the run's own, with the policy's plain distribution and its programs' verdicts alone."""
+    """The search of a round: the run's own, with the policy's plain distribution and its programs' verdicts alone.
+
+    A baseline grows no tree: in its place comes the search that the run would do without.
+    """
     return dataclasses.replace(
-        config.resolved(),
+        dataclasses.replace(config, baseline=BaselineConfig()).resolved(),
         preset="own",
         rollouts=samples,
         value_weight=0.0,
         stop_when_solved=False,
         double_headers=False,
         sampling=SamplingConfig(),
-        baseline=BaselineConfig(),
     )
 
 
