@@ -23,6 +23,7 @@ from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
 from o1coder_jax.rewards import PhiConfig, phi
 from o1coder_jax.stopping import stop_ids
 from search.config import BaselineConfig, SearchConfig
+from search.tree import Node, Rollout, Tree
 from tests.tiny import VOCAB, decoder
 from tests.train.rl_world import SCORERS, constant, groups_of, path
 from tests.train.world import opened, read_lines, record, results
@@ -33,7 +34,7 @@ from train.rl import RLConfig, rounds
 from train.rl.config import LossConfig
 from train.rl.grpo import advantages_of, examples_of, lesson
 from train.rl.lessons import Scorers, Shape, corrected, minibatches, path_example, with_probabilities
-from train.rl.rounds import Group, figures, record_path, sampled_groups, tree_settings
+from train.rl.rounds import Drawn, Group, figures, grown_groups, record_path, sampled_groups, tree_settings
 from train.step import Objective
 
 STEP_END, END = 90, 91
@@ -143,13 +144,13 @@ def test_not_to_finish_a_step_never_pays(form):
 
 
 def test_figures_leave_out_what_could_not_be_checked():
-    found = figures(groups_of([[1.0, 0.0, 7.0]], [[True, True, False]]))
+    found = figures(Drawn(groups_of([[1.0, 0.0, 7.0]], [[True, True, False]])))
     assert found["reward"] == 0.5 and found["outcome"] == 0.5 and found["masked"] == 1
 
 
 def test_round_that_could_not_be_checked_at_all_has_figures():
     groups = groups_of([[1.0, 0.0]], [[False, False]])
-    assert lesson(groups, SCORERS, CONFIG).units == [] and figures(groups)["reward"] == 0.0
+    assert lesson(groups, SCORERS, CONFIG).units == [] and figures(Drawn(groups))["reward"] == 0.0
 
 
 @pytest.mark.parametrize("preset", ["own", "paper", "boltzmann"])
@@ -345,7 +346,7 @@ def round_of(monkeypatch: pytest.MonkeyPatch) -> Any:
         def rate(sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
             return [np.arange(len(s)) / 100 for s in sequences]
 
-        return sampled_groups(session, policy, rate, problems, tests, weight, 0)[0]
+        return sampled_groups(session, policy, rate, problems, tests, weight, 0).groups
 
     return make
 
@@ -390,6 +391,24 @@ def test_path_of_a_tree_has_its_nodes_and_its_steps_credits():
     assert made.credits == pytest.approx([0.1, 0.125 + 0.5]) and made.sampled is None
     unchecked = dataclasses.replace(stored, verdict=Verdict.INFRA_ERROR)
     assert not record_path(unchecked, np.zeros(6), CONFIG, 0.5).usable
+
+
+def test_programs_of_a_tree_that_could_not_be_checked_are_counted(monkeypatch: pytest.MonkeyPatch):
+    """No rollout backs them up, so none of the tree's paths tells of them."""
+    ends = [judgement(Verdict.ACCEPTED), judgement(Verdict.INFRA_ERROR), judgement(Verdict.INFRA_ERROR)]
+    nodes = [Node(-1, 0), *(Node(0, 1, (10 + i,), ended="code", code="x") for i in range(3))]
+    tree = Tree(0, problem("a"), (1, 2), nodes=nodes, tokens=3)
+    for node, found in zip(nodes[1:], ends, strict=True):
+        node.judge(found, 0.1)
+        tree.count(found)
+    tree.finish([Rollout(1), Rollout(2), Rollout(3)])
+    monkeypatch.setattr(rounds, "Search", lambda *a, **k: [tree])
+    config = types.SimpleNamespace(rl=RLConfig(advantages="tree"), search=SearchConfig(), seed=0, name="r")
+    session: Any = types.SimpleNamespace(config=config, mesh=None, judging=types.SimpleNamespace(judge=None))
+    policy: Any = types.SimpleNamespace(fingerprint="p", tokenizer=types.SimpleNamespace(fingerprint="t"))
+    drawn = grown_groups(session, policy, lambda rows: [np.zeros(3) for _ in rows], [tree.problem], {"a": ()}, 1.0, 0)
+    assert [path.tokens for path in drawn.groups[0]] == [[10]] and drawn.tokens == 3
+    assert figures(drawn)["masked"] == 2 and figures(drawn)["outcome"] == 1.0
 
 
 # The stage.

@@ -75,14 +75,14 @@ def run(session: Session, iteration: int) -> None:
                 print(f"{names('rl')}: ends, the policy solves every problem too often to learn from it", flush=True)
                 break
             weight = config.phi.weight(t)
-            groups, drawn = draw(session, trainer, rate, chosen, tests, weight, salt=1000 * iteration + update)
-            tokens += drawn
-            if groups:
-                likely = [[path.log_probability for path in group] for group in groups]
-                found = of_groups(chosen, marks(groups), likely, iteration)
+            drawn = draw(session, trainer, rate, chosen, tests, weight, salt=1000 * iteration + update)
+            tokens += drawn.tokens
+            if drawn.groups:
+                likely = [[path.log_probability for path in group] for group in drawn.groups]
+                found = of_groups(chosen, marks(drawn.groups), likely, iteration)
                 stage.append_shared(LEDGER, ledger.add(found))
-            lesson = teach(groups, rng)
-            metrics = figures(groups) | lesson.figures
+            lesson = teach(drawn.groups, rng)
+            metrics = figures(drawn) | lesson.figures
             metrics |= {"outcome_weight": weight, "sync_seconds": session.sync_seconds()}
             measured: dict[str, float | None] = {}
             if lesson.units:
@@ -163,10 +163,10 @@ def draw(
     *,
     salt: int,
 ) -> Drawn:
-    """The paths of a round, and the tokens they took; DPO on pairs of the search draws none."""
+    """The paths of a round; DPO on pairs of the search draws none."""
     config = session.config.rl
     if config.stored_pairs:
-        return [], 0
+        return Drawn([])
     weights = session.sampler(trainer.graph, trainer.weights)  # a copy, gone before the update
     policy = Policy(*weights, session.tokenizer, "", session.asking.policy)
     groups = grown_groups if config.advantages == "tree" else sampled_groups

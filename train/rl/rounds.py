@@ -66,8 +66,20 @@ class Path:
 
 
 Group = list[Path]
-Drawn = tuple[list[Group], int]
-"""Groups, and the tokens that were generated for them."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a round sampled.
+
+    Attributes:
+      tokens: generated for the groups.
+      lost: paths of which the groups know nothing: a tree's whose programs could not be checked.
+    """
+
+    groups: list[Group]
+    tokens: int = 0
+    lost: int = 0
 
 
 def credited(path: Path, rated: Sequence[float], config: RLConfig, weight: float) -> Path:
@@ -116,7 +128,7 @@ def sampled_groups(
         path = Path(prompt, tokens, ends, (), outcome, 0.0, usable, program.sample.log_probability)
         paths.append(credited(path, rated, config, weight))
     groups = [paths[i : i + config.samples] for i in range(0, len(paths), config.samples)]
-    return groups, sum(len(path.tokens) for path in paths)
+    return Drawn(groups, sum(len(path.tokens) for path in paths))
 
 
 def tree_settings(config: SearchConfig, samples: int) -> SearchConfig:
@@ -145,16 +157,17 @@ def grown_groups(
         policy, asked, session.judging.judge, settings, session.mesh, seed=session.config.seed, iteration=salt
     )
     origin = Provenance(session.config.name, salt, policy.fingerprint, policy.tokenizer.fingerprint)
-    own = {tree.problem.id: (harvest(tree, origin), tree.tokens) for tree in search}
+    own = {tree.problem.id: (harvest(tree, origin), tree.tokens, tree.infra_errors) for tree in search}
     grown: dict[str, list[ProcessRecord]] = {}
-    tokens = 0
+    tokens = lost = 0
     for part in gather(own):
-        grown |= {name: found for name, (found, _) in part.items()}
-        tokens += sum(count for _, count in part.values())
+        for name, (found, count, unchecked) in part.items():
+            grown[name] = found
+            tokens, lost = tokens + count, lost + unchecked
     records = list(itertools.chain.from_iterable(grown[problem.id] for problem in problems))
     scores = iter(rate([[*r.prompt_tokens, *itertools.chain(*(s.tokens for s in r.steps))] for r in records]))
     groups = [[record_path(record, next(scores), config, weight) for record in grown[one.id]] for one in problems]
-    return groups, tokens
+    return Drawn(groups, tokens, lost)
 
 
 def record_path(record: ProcessRecord, score: np.ndarray, config: RLConfig, weight: float) -> Path:
@@ -179,9 +192,9 @@ def marks(groups: Sequence[Group]) -> list[list[float | None]]:
     return [[path.outcome if path.usable else None for path in group] for group in groups]
 
 
-def figures(groups: Sequence[Group]) -> dict[str, float]:
+def figures(drawn: Drawn) -> dict[str, float]:
     """The parts of the rewards, over the paths that could be checked, and how many could not."""
-    paths = [path for group in groups for path in group]
+    paths = [path for group in drawn.groups for path in group]
     usable = [path for path in paths if path.usable]
 
     def mean(values: Sequence[float]) -> float:
@@ -193,5 +206,5 @@ def figures(groups: Sequence[Group]) -> dict[str, float]:
         "process": mean([path.process for path in usable]),
         "steps": mean([float(len(path.ends)) for path in usable]),
         "answer_tokens": mean([float(len(path.tokens)) for path in usable]),
-        "masked": float(len(paths) - len(usable)),
+        "masked": float(len(paths) - len(usable) + drawn.lost),
     }
