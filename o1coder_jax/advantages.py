@@ -77,6 +77,11 @@ def tree_advantages(
     A(n) = ((V(n) - V(root)) + (V(n) - V(parent of n))) / sqrt(L(n)), where V(n) is the mean reward of the paths through
     node n and L(n) their number: a step that many paths share is learned from in each of them.
 
+    V weighs a path by its probability, so the rewards of paths minus V(root) have the mean 0 under the policy. The loss
+    takes each path once, whatever its probability (`grpo.examples_of`), and there their mean is another: with a right
+    path of probability 0.9 and a wrong one of 0.1, of a step each, the advantages are 0.2 and -1.8. So unlikely paths
+    are learned from more than by the policy gradient, which would weigh each path's term by its probability.
+
     Args:
       paths: the nodes of each path, from below the root to a leaf.
       rewards: of each path.

@@ -33,7 +33,7 @@ from train.programs import Program
 from train.rl import RLConfig, rounds
 from train.rl.config import LossConfig
 from train.rl.grpo import advantages_of, examples_of, lesson
-from train.rl.lessons import Scorers, Shape, corrected, minibatches, path_example, with_probabilities
+from train.rl.lessons import Scorers, Shape, advantage_figures, corrected, minibatches, path_example, with_probabilities
 from train.rl.rounds import Drawn, Group, figures, grown_groups, record_path, sampled_groups, tree_settings
 from train.step import Objective
 
@@ -88,6 +88,7 @@ def test_path_of_a_tree_weighs_by_its_probability():
     config = RLConfig(advantages="tree")
     assert np.ravel(advantages_of(likely, config)) == pytest.approx([0.2, -1.8])
     assert np.ravel(advantages_of(group, config)) == pytest.approx([1.0, -1.0])
+    assert advantage_figures(examples([likely], config))["advantage_mean"] == pytest.approx(-0.8)  # each path once
     stored = dataclasses.replace(record("a", [([10], 1.0), ([11], 1.0)]), prompt_tokens=(1,))
     assert record_path(stored, np.zeros(3), config, 1.0).log_probability == stored.log_probability != 0.0
 

@@ -28,7 +28,10 @@ def advantages_of(group: Group, config: RLConfig) -> list[list[float]]:
 
 
 def examples_of(groups: Sequence[Group], config: RLConfig) -> tuple[list[Example], float]:
-    """The checked paths of the groups that are learned from, and the share of groups that carry a gradient."""
+    """The checked paths of the groups that are learned from, and the share of groups that carry a gradient.
+
+    Each path is one example: of samples a likely one comes up often, of a tree once, see `tree_advantages`.
+    """
     examples, alive = [], 0
     for group in groups:
         advantages = advantages_of(group, config)
