@@ -15,7 +15,7 @@ from o1coder_jax.policy_losses import ClipConfig
 from o1coder_jax.records import ProcessRecord, Verdict
 from o1coder_jax.rewards import PhiConfig
 from tests.train.rl_world import SCORERS, groups_of
-from tests.train.world import opened, record, results
+from tests.train.world import opened, record, results, retire
 from train import rl
 from train.rl import RLConfig
 from train.rl.config import DPOConfig, LossConfig
@@ -89,7 +89,7 @@ def test_a_leaf_that_has_not_ended_is_neither_right_nor_wrong():
 
 def test_stored_pairs_have_the_labels_of_the_last_judging(wee: Path, runs: Path):
     """A tree whose right path is wrong by now has no pair, and no path that is right and wrong at once."""
-    changes: dict[str, Any] = {"algorithm": "dpo", "minibatch": 4, "dpo": DPOConfig(pairs="paths")}
+    changes: dict[str, Any] = {"algorithm": "dpo", "samples": 8, "minibatch": 4, "dpo": DPOConfig(pairs="paths")}
     with opened(wee, runs, upto="001-prm", rl=changes) as session:
         rows = [row for row in session.run.read("process.jsonl") if row["iteration"] == 1]
         with session.run.stage_scope("001-relabel") as stage:
@@ -122,8 +122,10 @@ def test_pairs_stay_together_and_padding_is_no_pair():
 @pytest.mark.parametrize("pairs", ["samples", "paths", "steps"])
 def test_stage_learns_from_pairs(wee: Path, runs: Path, pairs: Any):
     dpo, phi = DPOConfig(pairs=pairs, margin=1e-4), PhiConfig(outcome_weight=0.5)  # what is tiny differs by little
-    changes: dict[str, Any] = {"algorithm": "dpo", "updates": 1, "minibatch": 4, "dpo": dpo, "phi": phi}
+    changes: dict[str, Any] = {"algorithm": "dpo", "samples": 8, "updates": 1, "minibatch": 4, "dpo": dpo, "phi": phi}
     with opened(wee, runs, upto="001-prm", rl=changes) as session:
+        if pairs != "samples":
+            retire(session, session.parts.selfplay)  # no problem is drawn, so none needs to be left
         rl.run(session, 1)
         result = session.require("001-rl", "")
         [row] = [row for row in session.run.read("metrics.jsonl") if row["stage"] == "001-rl"]
@@ -141,6 +143,7 @@ def test_stage_learns_from_pairs(wee: Path, runs: Path, pairs: Any):
         ({"algorithm": "dpo", "loss": LossConfig(cispo=True)}, "in whose loss rl.loss and rl.clip have no part"),
         ({"algorithm": "dpo", "clip": ClipConfig(high=1.0)}, "in whose loss rl.loss and rl.clip have no part"),
         ({"algorithm": "dpo", "dpo": {"pairs": "paths"}, "process": "min"}, "in which rl.process min has no part"),
+        ({"algorithm": "dpo", "dpo": {"pairs": "steps"}, "samples": 4}, "in which rl.samples 4 has no part; .* at 8"),
         ({"algorithm": "ppo", "loss": LossConfig(deviation=True)}, "are of grpo"),
         ({"algorithm": "ppo", "loss": LossConfig(drop_equal=False)}, "are of grpo"),
         ({"algorithm": "ppo", "advantages": "tree"}, "ppo does not know"),

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ import yaml
 
 from o1coder_jax.config import to_dict
 from o1coder_jax.problems.curriculum import CurriculumConfig, TeacherConfig, build
-from o1coder_jax.records import ProcessRecord, StepRecord, Verdict
+from o1coder_jax.records import Problem, ProcessRecord, StepRecord, Verdict
 from train.config import Config, load_config
+from train.ledger import LEDGER, Tally
 from train.run import finished_stages
 from train.session import Session
 
@@ -243,6 +244,12 @@ def results(run: Path) -> dict[str, dict[str, Any]]:
 
 def read_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def retire(session: Session, problems: Sequence[Problem]) -> None:
+    """Tells the ledger that these are solved every time."""
+    with session.run.stage_scope("solved") as stage:
+        stage.append(LEDGER, [Tally(problem.id, 1, "rl", 99, 99) for problem in problems])
 
 
 # Records.

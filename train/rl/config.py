@@ -102,7 +102,7 @@ class DPOConfig:
     Attributes:
       pairs: `samples`, of a group of sampled paths the best against the worst by their rewards; `paths`, of the trees
         of this iteration's search a correct whole path against a wrong one of the same tree; `steps`, of these trees
-        two siblings whose values differ.
+        two siblings whose values differ. In the last two rewards (`rl.phi`), tests and the ledger have no part.
       margin: by which rewards (or values) differ at least; smaller differences are ties, and skipped.
       beta, sft_weight: as in `losses.dpo`.
     """
@@ -196,11 +196,13 @@ class RLConfig:
                 "rl.algorithm is dpo, in whose loss rl.loss and rl.clip have no part; leave them out (rl.dpo.beta says "
                 "how far it may go from the policy of a round)"
             )
-        if self.stored_pairs and self.process != "phi":
-            raise UserError(
-                f"rl.dpo.pairs is {self.dpo.pairs}, of the search's own trees, in which rl.process {self.process} has "
-                "no part; leave it out"
-            )
+        for name in ("process", "samples"):
+            value = getattr(self, name)
+            if self.stored_pairs and value != getattr(RLConfig, name):
+                raise UserError(
+                    f"rl.dpo.pairs is {self.dpo.pairs}, of the search's own trees, in which rl.{name} {value} has no "
+                    f"part; leave it out, or at {getattr(RLConfig, name)}"
+                )
         if self.algorithm == "ppo" and (self.loss.deviation or not self.loss.drop_equal):
             raise UserError("rl.loss.deviation and rl.loss.drop_equal are of grpo; leave them out for ppo")
         if self.algorithm == "dpo" and self.minibatch % 2:

@@ -50,7 +50,8 @@ def run(session: Session, iteration: int) -> None:
     with session.run.stage_scope(names("rl")) as stage, stage.progress(config.updates, "rounds") as bar:
         tests = read_tests(session)
         problems = [problem for problem in session.parts.selfplay if tests.get(problem.id)]
-        if not problems:
+        rounds = config.updates if problems or config.stored_pairs else 0
+        if not rounds:
             print(f"{names('rl')}: skipped, the test case generator wrote no test that can be used", flush=True)
         start = session.trainable(f"sft-{iteration:03d}", session.config.policy.adapter, role="policy")
         rate = rater(session, iteration)
@@ -68,10 +69,10 @@ def run(session: Session, iteration: int) -> None:
         teach, critic = teacher(session, iteration, trainer, start)
         meter, tokens, ledger = Meter(trainer), 0, Ledger.of(session, iteration)
         shape = Shape(config.minibatch, trainer.row_parts)
-        for update in range(config.updates if problems else 0):
+        for update in range(rounds):
             t = (iteration - 1) * config.updates + update
-            chosen = ledger.draw(problems, config.problems, rng)
-            if not chosen:
+            chosen = [] if config.stored_pairs else ledger.draw(problems, config.problems, rng)
+            if not (chosen or config.stored_pairs):
                 print(f"{names('rl')}: ends, the policy solves every problem too often to learn from it", flush=True)
                 break
             weight = config.phi.weight(t)
@@ -91,7 +92,7 @@ def run(session: Session, iteration: int) -> None:
             stage.log(t, **metrics, **measured)
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         finish(session, stage, iteration, trainer, start, critic)
-        stage.result |= {"problems": len(problems), "tokens_generated": tokens, "skipped": not problems}
+        stage.result |= {"problems": len(problems), "tokens_generated": tokens, "skipped": not rounds}
         stage.result |= ledger.counts(problems)
         stage.result |= session.judging.costs()
 
