@@ -142,6 +142,10 @@ def test_stage_learns_from_pairs(wee: Path, runs: Path, pairs: Any):
         ({"algorithm": "dpo", "mismatch": "truncated"}, "rl.mismatch truncated out"),
         ({"algorithm": "dpo", "loss": LossConfig(cispo=True)}, "in whose loss rl.loss and rl.clip have no part"),
         ({"algorithm": "dpo", "clip": ClipConfig(high=1.0)}, "in whose loss rl.loss and rl.clip have no part"),
+        (
+            {"algorithm": "dpo", "clip": ClipConfig(kl=0.1)},
+            "rl.clip.kl 0.1 has no part; set rl.dpo.beta, or rl.clip.kl",
+        ),
         ({"algorithm": "dpo", "dpo": {"pairs": "paths"}, "process": "min"}, "in which rl.process min has no part"),
         ({"algorithm": "dpo", "dpo": {"pairs": "steps"}, "samples": 4}, "in which rl.samples 4 has no part; .* at 8"),
         ({"algorithm": "ppo", "loss": LossConfig(deviation=True)}, "are of grpo"),
@@ -157,3 +161,8 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
     with pytest.raises(UserError, match=complaint):
         own = {"dpo": DPOConfig(**settings["dpo"])} if "dpo" in settings else {}
         RLConfig(**settings | own)
+
+
+@pytest.mark.parametrize("kl", [0.0, ClipConfig().kl])
+def test_penalty_that_is_off_or_that_nobody_set_goes_with_pairs(kl: float):
+    assert RLConfig(algorithm="dpo", clip=ClipConfig(kl=kl)).loss_clip.kl == kl

@@ -196,6 +196,11 @@ class RLConfig:
                 "rl.algorithm is dpo, in whose loss rl.loss and rl.clip have no part; leave them out (rl.dpo.beta says "
                 "how far it may go from the policy of a round)"
             )
+        if self.algorithm == "dpo" and self.clip.kl not in (0.0, ClipConfig.kl):
+            raise UserError(
+                f"rl.algorithm is dpo, in whose loss rl.clip.kl {self.clip.kl} has no part; set rl.dpo.beta, or "
+                "rl.clip.kl to 0"
+            )
         for name in ("process", "samples"):
             value = getattr(self, name)
             if self.stored_pairs and value != getattr(RLConfig, name):
