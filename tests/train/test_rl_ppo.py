@@ -74,6 +74,19 @@ def test_whitening_is_over_the_tokens_that_are_learned_from():
     np.testing.assert_allclose(found[[2, 5, 6]], (np.array([1, 2, 6]) - 3) / np.std([1, 2, 6]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", [0.7, -1000.1])
+def test_rounding_is_not_whitened_into_a_signal(value: float):
+    same = [example([1, 2], [3] * 7, advantage=[value] * 7) for _ in range(9)]
+    almost = [one | {"advantage": np.nextafter(one["advantage"], np.float32(0))} for one in same[:4]]
+    for examples in (same, same + almost):
+        assert not np.concatenate([one["advantage"] for one in whitened(examples)]).any()
+
+
+def test_small_advantages_are_whitened():
+    [one] = whitened([example([1], [2, 3], advantage=[1e-5, -1e-5])])
+    np.testing.assert_allclose(one["advantage"], [0, 1, -1], rtol=2e-3)
+
+
 class ZeroCritic:
     """Expects nothing, and keeps what it is taught."""
 

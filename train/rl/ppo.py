@@ -14,6 +14,8 @@ from train.rl.lessons import LENGTH_BUCKET, Lesson, Scorers, advantage_figures, 
 from train.rl.lessons import with_probabilities as scored_by
 from train.rl.rounds import Group, Path
 
+ROUNDING = 1e-6  # float32 advantages that deviate by less are the same: whitened, their rounding would be a signal
+
 
 def rewards(path: Path, one: Example, config: RLConfig) -> np.ndarray:
     """What is earned at each token of an example of `with_probabilities`: (tokens,).
@@ -65,9 +67,11 @@ def estimated(examples: Sequence[Example], config: RLConfig, rows: int) -> list[
 
 
 def whitened(examples: Sequence[Example]) -> list[Example]:
-    """Advantages with mean 0 and deviation 1 over all tokens that are learned from."""
+    """Advantages with mean 0 and deviation 1 over all tokens that are learned from; 0 where all are the same."""
     values = np.concatenate([one["advantage"][one["weight"] > 0] for one in examples])
     mean, deviation = values.mean(), values.std() + 1e-8
+    if deviation <= ROUNDING * max(1.0, abs(mean)):
+        return [one | {"advantage": np.zeros_like(one["advantage"])} for one in examples]
     return [
         one | {"advantage": np.where(one["weight"] > 0, (one["advantage"] - mean) / deviation, 0).astype(np.float32)}
         for one in examples
