@@ -1,6 +1,6 @@
 """Configuration: a tree of frozen dataclasses, read from YAML files and dotted overrides.
 
-    python -m train.selfplay --config configs/tiny.yaml --search.trees 64
+    python -m train.selfplay --config configs/tiny.yaml --name mine --search.trees 64
 
 Later arguments win over earlier ones. `--print_config` prints the resolved tree and leaves; `--help` lists every
 key. Whatever is wrong (an unknown key, a value of another type, a file that is missing or is no YAML, a combination

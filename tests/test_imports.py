@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,22 @@ def test_no_file_names_a_path_of_its_makers():
         if path.relative_to(ROOT) != Path(".ci/run")
         for private in PRIVATE_PATHS
         if private in path.read_text(encoding="utf-8", errors="replace")
+    ]
+    assert broken == []
+
+
+def test_commands_that_change_settings_of_the_experiment_name_a_run_of_their_own():
+    """`make selfplay` has made runs/tiny, which keeps its settings: the command would be refused there."""
+    from train.session import MAY_DIFFER
+
+    broken = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in product_files()
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if "python -m train." in line
+        and "configs/tiny.yaml" in line
+        and "--name" not in line
+        and set(re.findall(r"--([a-z_]+\.[a-z_.]+)", line)) - set(MAY_DIFFER)
     ]
     assert broken == []
 

@@ -1,7 +1,10 @@
 """Step 5: reinforcement learning on outcome and process rewards together.
 
     python -m train.rl --config configs/tiny.yaml --iteration 1
-    python -m train.rl --config configs/tiny.yaml --iteration 1 --rl.algorithm ppo
+    python -m train.selfplay --config configs/tiny.yaml --config configs/ppo.yaml --name ppo
+
+The first is the stage alone. The second is another algorithm, a run of its own with all stages before: a run keeps the
+settings that it was made with.
 
 For each problem the policy writes a group of whole paths; every step is scored by the PRM (r^j), the program is run on
 tests whose inputs the TCG wrote and whose outputs the reference program gave (R is 1 when all pass, else 0), and
