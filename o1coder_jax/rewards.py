@@ -34,7 +34,7 @@ class PhiConfig:
       outcome_weight: a(0).
       floor: a(t) never falls below it.
       schedule: how a(t) falls from a(0) to the floor.
-      horizon: RL updates until the floor; t counts updates across iterations.
+      horizon: t at the floor; t counts the rounds of sampling that RL has done in all iterations, not gradient steps.
     """
 
     gamma: float = 0.9
@@ -52,10 +52,10 @@ class PhiConfig:
                 "they must keep 0 <= floor <= outcome_weight <= 1"
             )
         if self.horizon < 1:
-            raise UserError(f"rl.phi.horizon is {self.horizon}; it must be at least one update")
+            raise UserError(f"rl.phi.horizon is {self.horizon}; it must be at least 1 round")
 
     def weight(self, update: int) -> float:
-        """a(t) at RL update t >= 0."""
+        """a(t) in round t >= 0 of RL."""
         progress = min(update / self.horizon, 1.0)
         fallen = {
             "constant": 0.0,

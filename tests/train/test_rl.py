@@ -30,7 +30,7 @@ from tests.train.world import opened, read_lines, record, results
 from train import rl
 from train.data import Example, HostBatch, example, padded_batch
 from train.programs import Program
-from train.rl import RLConfig, rounds
+from train.rl import RLConfig, loop, rounds
 from train.rl.config import LossConfig
 from train.rl.grpo import advantages_of, examples_of, lesson
 from train.rl.lessons import Scorers, Shape, advantage_figures, corrected, minibatches, path_example, with_probabilities
@@ -430,6 +430,20 @@ def test_weight_of_the_outcome_falls_across_iterations(wee: Path):
     rows = [row for row in read_lines(wee / "metrics.jsonl") if row["stage"].endswith("-rl")]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert [row["outcome_weight"] for row in rows] == pytest.approx([0.9, 0.7, 0.5, 0.5])
+
+
+def test_time_goes_on_where_the_iteration_before_ended():
+    """The first did 3 of 16 rounds, the second none; the third is of a run of before rounds were counted."""
+    done = {
+        "001-rl": {"rounds": 3, "skipped": False},
+        "002-rl": {"rounds": 0, "skipped": True},
+        "003-rl": {"skipped": False},
+        "003-evaluate": {"rounds": 99},
+    }
+    session: Any = types.SimpleNamespace(
+        run=types.SimpleNamespace(results=lambda: done), config=types.SimpleNamespace(rl=RLConfig(updates=16))
+    )
+    assert [loop.rounds_before(session, iteration) for iteration in (1, 2, 3, 4)] == [0, 3, 3, 19]
 
 
 def test_stage_learns_from_trees_that_it_grows(wee: Path, runs: Path):

@@ -10,7 +10,7 @@ For each problem the policy writes a group of whole paths; every step is scored 
 tests whose inputs the TCG wrote and whose outputs the reference program gave (R is 1 when all pass, else 0), and
 phi(R, r^1:m) is the path's reward (arXiv 2412.00154, section 3.5). `rl.algorithm` says what is made of it: the clipped
 policy gradient with the group's mean as baseline (GRPO) or with a critic's advantages (PPO), or pairs (iterative DPO).
-Paths that could not be checked are masked. t of a(t) counts updates across iterations. See docs/training.md.
+Paths that could not be checked are masked. t of a(t) counts rounds of sampling across iterations. See docs/training.md.
 """
 
 from __future__ import annotations
@@ -71,9 +71,10 @@ def run(session: Session, iteration: int) -> None:
         )
         teach, critic = teacher(session, iteration, trainer, start)
         meter, tokens, ledger = Meter(trainer), 0, Ledger.of(session, iteration)
-        shape = Shape(config.minibatch, trainer.row_parts)
+        shape, before = Shape(config.minibatch, trainer.row_parts), rounds_before(session, iteration)
+        stage.result["rounds"] = 0
         for update in range(rounds):
-            t = (iteration - 1) * config.updates + update
+            t = before + update
             chosen = [] if config.stored_pairs else ledger.draw(problems, config.problems, rng)
             if not (chosen or config.stored_pairs):
                 print(f"{names('rl')}: ends, the policy solves every problem too often to learn from it", flush=True)
@@ -93,11 +94,20 @@ def run(session: Session, iteration: int) -> None:
                 learned, measured = learn(session, trainer, meter, lesson, rng, shape)
                 metrics |= learned
             stage.log(t, **metrics, **measured)
+            stage.result["rounds"] += 1
             bar.advance(1, f"R {metrics['outcome']:.3f}")
         finish(session, stage, iteration, trainer, start, critic)
         stage.result |= {"problems": len(problems), "tokens_generated": tokens, "skipped": not rounds}
         stage.result |= ledger.counts(problems)
         stage.result |= session.judging.costs()
+
+
+def rounds_before(session: Session, iteration: int) -> int:
+    """How many rounds of RL the iterations before this one did: fewer than planned where it ended early."""
+    done = session.run.results()
+    earlier = [done[name] for i in range(1, iteration) if (name := StageName(i)("rl")) in done]
+    # A stage of before there was this count is taken to have done all, or none.
+    return sum(one.get("rounds", 0 if one["skipped"] else session.config.rl.updates) for one in earlier)
 
 
 def read_tests(session: Session) -> Tests:
