@@ -26,7 +26,7 @@ from search.config import BaselineConfig, SearchConfig
 from search.tree import Node, Rollout, Tree
 from tests.tiny import VOCAB, decoder
 from tests.train.rl_world import SCORERS, constant, groups_of, path
-from tests.train.world import opened, read_lines, record, results
+from tests.train.world import opened, read_lines, record, results, retire
 from train import rl
 from train.data import Example, HostBatch, example, padded_batch
 from train.programs import Program
@@ -430,6 +430,33 @@ def test_weight_of_the_outcome_falls_across_iterations(wee: Path):
     rows = [row for row in read_lines(wee / "metrics.jsonl") if row["stage"].endswith("-rl")]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert [row["outcome_weight"] for row in rows] == pytest.approx([0.9, 0.7, 0.5, 0.5])
+
+
+def test_rewards_of_a_round_are_weighed_as_it_is_due(wee: Path):
+    rows = [row for row in read_lines(wee / "metrics.jsonl") if row["stage"].endswith("-rl")]
+    assert all(row["process"] > 0 for row in rows) and len({row["outcome_weight"] for row in rows}) == 3
+    for row in rows:
+        weight = row["outcome_weight"]
+        assert row["reward"] == pytest.approx(weight * row["outcome"] + (1 - weight) * row["process"])
+
+
+def test_stage_draws_no_retired_problem(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-prm") as session:
+        tested = [one for one in session.parts.selfplay if loop.read_tests(session)[one.id]]
+        retire(session, tested[1:])
+        rl.run(session, 1)
+        told = [row for row in session.run.read("ledger.jsonl") if row["source"] == "rl"]
+        assert len(tested) > 1 and {row["problem_id"] for row in told} == {tested[0].id}
+        assert session.require("001-rl", "")["rounds"] == len(told) > 0
+
+
+def test_stage_ends_where_all_problems_are_retired(wee: Path, runs: Path):
+    with opened(wee, runs, upto="001-prm") as session:
+        retire(session, session.parts.selfplay)
+        rl.run(session, 1)
+        result = session.require("001-rl", "")
+        assert result["rounds"] == 0 and not result["skipped"] and result["tokens_generated"] == 0
+        assert result["weights"] == session.require("001-sft", "")["weights"]
 
 
 def test_time_goes_on_where_the_iteration_before_ended():
