@@ -309,20 +309,26 @@ def load_tokenizer(path: Path) -> Vocabulary:
 
 
 def check_rows(config: Config, parts: int) -> None:
-    """Raises a `UserError` for a batch whose rows cannot be shared out evenly among `parts` devices."""
-    batches = {
-        "bootstrap.batch.rows": config.bootstrap.batch.rows,
-        "tcg.batch.rows": config.tcg.batch.rows,
-        "2 x tcg.dpo_pairs": 2 * config.tcg.dpo_pairs,
-        "search.trees": config.search.trees,
-        "search.slots": config.search.slots,
-        "sft.batch.rows": config.sft.batch.rows,
-        "prm.batch.rows": config.prm.batch.rows,
-        "rl.minibatch": config.rl.minibatch,
-    }
-    for name, rows in batches.items():
-        if rows % parts:
-            raise UserError(f"{name} is {rows}, which {parts} devices cannot share; make it a multiple of {parts}")
+    """Raises a `UserError` for a batch that `parts` devices, each in its microbatches, cannot share out evenly."""
+    rl, tcg, prm = config.rl, config.tcg, config.prm
+    batches = [
+        ("bootstrap.batch.rows", config.bootstrap.batch.rows, config.bootstrap.optimizer, False),
+        ("tcg.batch.rows", tcg.batch.rows, tcg.optimizer, False),
+        ("2 x tcg.dpo_pairs", 2 * tcg.dpo_pairs, tcg.dpo_optimizer, True),
+        ("search.trees", config.search.trees, None, False),
+        ("search.slots", config.search.slots, None, False),
+        ("sft.batch.rows", config.sft.batch.rows, config.sft.optimizer, False),
+        ("prm.batch.rows", prm.batch.rows, prm.optimizer, prm.objective == "pairwise"),
+        ("rl.minibatch", rl.minibatch, rl.optimizer, rl.algorithm == "dpo"),
+        ("rl.minibatch", rl.minibatch, rl.ppo.critic.optimizer if rl.algorithm == "ppo" else None, False),
+    ]
+    for name, rows, optimizer, pairs in batches:
+        taken = optimizer.microbatches if optimizer else 1
+        unit = parts if taken == 1 else parts * taken * (2 if pairs else 1)  # as train.step.split_rows
+        if rows % unit:
+            sharers = f"{parts} device{'s' * (parts > 1)}"
+            within = f" in {taken} microbatches" if taken > 1 else ""
+            raise UserError(f"{name} is {rows}, which {sharers} cannot share{within}; make it a multiple of {unit}")
 
 
 def policy_name(iteration: int) -> str:

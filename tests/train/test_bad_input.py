@@ -88,6 +88,28 @@ def test_rows_that_devices_cannot_share_are_refused_before_anything_is_done(sett
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--rl.optimizer.microbatches", "3"], "rl.minibatch is 16, which 1 device cannot share in 3 microbatches"),
+        (["--sft.optimizer.microbatches", "8"], "sft.batch.rows is 4, which 1 device cannot share in 8 microbatches"),
+        (
+            ["--rl.algorithm", "ppo", "--rl.ppo.critic.optimizer.microbatches", "5"],
+            "rl.minibatch is 16, which 1 device cannot share in 5 microbatches; make it a multiple of 5",
+        ),
+        (
+            ["--rl.algorithm", "dpo", "--rl.optimizer.microbatches", "16"],  # a microbatch holds whole pairs
+            "rl.minibatch is 16, which 1 device cannot share in 16 microbatches; make it a multiple of 32",
+        ),
+    ],
+)
+def test_microbatches_that_do_not_divide_are_refused_before_anything_is_done(
+    settings: Path, tmp_path: Path, arguments: list[str], complaint: str
+):
+    assert refusal(command(settings, "--runs", str(tmp_path / "r"), *arguments)).startswith(complaint)
+    assert not (tmp_path / "r").exists()
+
+
 def test_mesh_that_does_not_fit_the_devices(settings: Path, runs: Path):
     assert "does not use the 1 devices" in refusal(command(settings, "--runs", str(runs), "--mesh.fsdp", "3"))
 
