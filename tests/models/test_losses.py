@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +153,15 @@ def test_dpo_by_hand(model, pair_batch, plain):
     close(metrics["entropy"], masked_mean(plain["entropy"], pair_batch["weight"]))
 
 
+def test_dpo_in_numbers(model, pair_batch, plain):
+    """The chosen have gained 2 and the rejected lost 1: a margin of 0.5 * 3, and -log sigmoid(1.5) is 0.20141."""
+    own = (plain["picked"] * pair_batch["weight"]).sum(axis=1)
+    gained = with_rows(pair_batch, reference=own - [2.0, -1.0, 2.0, -1.0])
+    loss, metrics = compute(losses.dpo, model, gained, beta=0.5, sft_weight=0.0)
+    assert float(metrics["margin"]) == pytest.approx(1.5, abs=1e-4) and float(metrics["accuracy"]) == 1.0
+    assert float(loss) == pytest.approx(0.201413, abs=2e-5)
+
+
 def test_dpo_starts_at_log_two(model, pair_batch, plain):
     own = (plain["picked"] * pair_batch["weight"]).sum(axis=1)
     loss, _ = compute(losses.dpo, model, with_rows(pair_batch, reference=own), beta=0.3, sft_weight=0.0)
@@ -188,6 +199,21 @@ def test_pairwise_prm_by_hand(model, batch, plain):
     loss, metrics = compute(losses.prm_pairwise, model, with_rows(batch, weight=batch["last"], valid=np.ones(B)))
     close(loss, -np.log(sigmoid(margin)).mean())
     close(metrics["accuracy"], (margin > 0).mean())
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "expected"),
+    [(1.0, 0.0, 0.313262), (0.0, 1.0, 1.313262), (2.5, 2.5, 0.693147), (3.0, -1.0, 0.018150)],
+)
+def test_pairwise_prm_in_numbers(won, lost, expected):
+    """-log sigmoid(won - lost), by a model that scores the first row and the second so at their last tokens."""
+    scores = np.array([[9.0, 9.0, won], [9.0, lost, 9.0]], np.float32)
+    known: Any = types.SimpleNamespace(read=lambda *inputs, places: scores[..., None], values=lambda x: x[..., 0])
+    two = np.zeros((2, 3), np.int32)
+    batch = {"tokens": two, "positions": two, "segments": two + 1, "valid": np.ones(2, np.float32)}
+    batch["weight"] = np.array([[0, 0, 1], [0, 1, 0]], np.float32)
+    loss, metrics = losses.prm_pairwise(known, batch)
+    assert float(loss) == pytest.approx(expected, abs=1e-6) and float(metrics["accuracy"]) == (won > lost)
 
 
 def test_pairwise_prm_padding_pairs_have_no_influence(model, batch, plain):

@@ -55,6 +55,26 @@ def test_policy_gradient_by_hand(model, batch, plain):
     close(loss, naive_policy_gradient(batch, plain, CLIP))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [(1.5, 1.0, -1.3), (1.5, -1.0, 1.5), (0.5, 1.0, -0.5), (0.5, -1.0, 0.8), (1.1, 2.0, -2.2)],
+)
+def test_clip_in_numbers(model, batch, plain, ratio, advantage, expected):
+    """Clipped to [0.8, 1.3]; of the two the worse counts."""
+    everywhere = np.full((B, S), advantage)
+    one = with_rows(batch, old=plain["picked"] - np.log(ratio), advantage=everywhere)
+    loss, metrics = compute(policy_gradient, model, one, clip=ClipConfig(low=0.2, high=0.3, kl=0.0))
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
+    assert float(metrics["ratio"]) == pytest.approx(ratio, abs=1e-5)
+
+
+def test_penalty_in_numbers(model, batch, plain):
+    """log ref - log pi is -0.5 everywhere: exp(-0.5) + 0.5 - 1 is 0.10653, and a tenth of it counts."""
+    one = with_rows(batch, old=plain["picked"], reference=plain["picked"] - 0.5, advantage=np.zeros((B, S)))
+    loss, _ = compute(policy_gradient, model, one, clip=CLIP)
+    assert float(loss) == pytest.approx(0.010653, abs=2e-6)
+
+
 def test_policy_gradient_counts_what_it_clips(model, batch, plain):
     ratio = np.exp(plain["picked"] - batch["old"])
     over = (batch["advantage"] > 0) & (ratio > 1 + CLIP.high) | (batch["advantage"] < 0) & (ratio < 1 - CLIP.low)
