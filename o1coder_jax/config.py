@@ -3,9 +3,9 @@
     python -m train.selfplay --config configs/tiny.yaml --name mine --search.trees 64
 
 Later arguments win over earlier ones. `--print_config` prints the resolved tree and leaves; `--help` lists every
-key. Whatever is wrong (an unknown key, a value of another type, a file that is missing or is no YAML, a combination
-that a dataclass refuses with a `UserError` in its `__post_init__`) is a `UserError` of one line that names the key,
-the file and the mend.
+key. Whatever is wrong (an unknown key, a value of another type, a float that is infinite or no number, a file that is
+missing or is no YAML, a combination that a dataclass refuses with a `UserError` in its `__post_init__`) is a
+`UserError` of one line that names the key, the file and the mend.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import enum
 import itertools
+import math
 import os
 import re
 import sys
@@ -133,7 +134,22 @@ def _build(
             raise  # a defect, not a mistake in the configuration
         known = {**_keys(cls), **{name: flag.type for name, flag in flags.items()}}
         raise _Refused(str(own) if own else _one_line(str(error), known)) from error
+    for key, value in _leaves(to_dict(config)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _Refused(f"{key} = {value}: expected a finite number")
     return config, {name: values[name] for name in [*flags, "print_config"]}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The single values in plain ones, with their dotted keys; those of a list have the list's."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, key)
+    else:
+        yield key, value
 
 
 def _own_error(error: BaseException | None) -> UserError | None:
