@@ -33,9 +33,9 @@ class DrawingConfig:
       retire: a problem above this rate is not drawn any more.
       recent: a rate is over a problem's latest entries that hold so many samples together, or over all it has.
       max_age: entries of more than so many rounds before count no more; 0: entries of any age count.
-      trees: how many samples a search's tree counts for: the `paths` it found, or the `rollouts` that it might have made.
-        A search without replacement ends where it has found all that the policy is likely to write; of a problem that the
-        policy is sure of that is one path, which by itself says little of what further samples would be.
+      trees: how many samples a search's tree counts for: the `paths` it found, or the `rollouts` that it might have
+        made. A search without replacement ends where it has found all that the policy is likely to write: one path,
+        where the policy is sure, which as a single sample would say little.
       outside: the share of draws that ignore the window, though not the retirement.
       search: problems that a round of search draws; 0: it takes all, retired ones too. RL draws `rl.problems`.
     """
@@ -170,6 +170,11 @@ def searched(session: Session, iteration: int) -> list[Problem]:
     rng = random.Random(f"{session.config.seed} search {iteration}")
     chosen = {problem.id for problem in Ledger.of(session, iteration).draw(problems, count, rng)}
     return [problem for problem in problems if problem.id in chosen]
+
+
+def rollouts_counted(session: Session) -> int:
+    """What `of_tree` takes for a run's searches."""
+    return session.config.search.rollouts if session.config.drawing.trees == "rollouts" else 0
 
 
 def of_tree(tree: Tree, iteration: int, rollouts: int = 0) -> Tally:

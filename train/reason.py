@@ -23,7 +23,7 @@ from search.harvest import formed_badly, step_counts
 from search.models import load_rater
 from search.store import StoredTree
 from search.waves import Search
-from train.ledger import LEDGER, of_tree, searched
+from train.ledger import LEDGER, of_tree, rollouts_counted, searched
 from train.relabel import judged
 from train.session import Session, StageName, policy_name, policy_stage
 
@@ -84,7 +84,7 @@ def run(session: Session, iteration: int) -> None:
             count += stage.append_shared("process.jsonl", records)
             for record in records:
                 ended[record.ended] = ended.get(record.ended, 0) + 1
-        counted = config.rollouts if session.config.drawing.trees == "rollouts" else 0
+        counted = rollouts_counted(session)
         stage.append_shared(LEDGER, [tally for tree in trees if (tally := of_tree(tree, iteration, counted)).samples])
         formed = step_counts(trees)
         stage.result |= {

@@ -20,7 +20,7 @@ from o1coder_jax.records import Problem, TestCase
 from search.labels import changed, relabel
 from search.store import StoredTree, read_tree
 from search.tree import tests_hash
-from train.ledger import LEDGER, of_tree
+from train.ledger import LEDGER, of_tree, rollouts_counted
 from train.run import Stage
 from train.session import Session, StageName
 
@@ -86,7 +86,8 @@ def _relabelled(session: Session, stage: Stage) -> dict[str, Any]:
         )
     after, differ = [new for _, new in whole], [changed(*pair) for pair in whole]
     stage.append("trees.jsonl", after)
-    told = [of_tree(new.tree, new.provenance.iteration) for new, count in zip(after, differ, strict=True) if count]
+    changes, counted = zip(after, differ, strict=True), rollouts_counted(session)
+    told = [of_tree(new.tree, new.provenance.iteration, counted) for new, count in changes if count]
     stage.append(LEDGER, [tally for tally in told if tally.samples])
     return {
         "trees": len(trees),

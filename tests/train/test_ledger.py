@@ -11,6 +11,7 @@ import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
+from search.store import read_tree
 from search.tree import Node, Rollout, Tree
 from tests.train.world import ROOT, opened, read_lines, results
 from train import reason
@@ -162,6 +163,9 @@ def test_tree_counts_rollouts_that_ended_in_a_checked_terminal():
     ends = [2, 3, 2, 4, 1]  # node 4 could not be checked, node 1 is no terminal
     tree = Tree(0, problem("a"), (1,), nodes=nodes, rollouts=[Rollout(end) for end in ends])
     assert of_tree(tree, 1) == Tally("a", 1, "search", 2, 3)
+    # A search that might have made eight rollouts, and found nothing more after these; two of them count for nothing.
+    assert of_tree(tree, 1, 8) == Tally("a", 1, "search", 4, 6)  # round(6 * 2 / 3)
+    assert of_tree(tree, 1, 4) == Tally("a", 1, "search", 2, 3)
     # What was found is rare: none of three samples would be right.
     for node in tree.nodes:
         node.log_probability = -3.0 if node.judgement is not None and node.judgement.accepted else 0.0
@@ -172,6 +176,15 @@ def test_both_stages_write_to_the_ledger(wee: Path):
     rows = read_lines(wee / LEDGER)
     assert {(row["iteration"], row["source"]) for row in rows} == {(i, s) for i in (1, 2) for s in ("search", "rl")}
     assert all(0 <= row["successes"] <= row["samples"] > 0 for row in rows)
+
+
+def test_trees_of_a_search_count_for_its_rollouts_where_that_is_set(wee: Path, runs: Path):
+    with opened(wee, runs, upto="tcg", drawing={"trees": "rollouts"}, search={"rollouts": 9}) as session:
+        reason.run(session, 1)
+        told = [Tally(**row) for row in session.run.read(LEDGER)]
+        trees = [read_tree(row, "").tree for row in session.run.read("trees.jsonl")]
+    assert told == [tally for tree in trees if (tally := of_tree(tree, 1, 9)).samples]
+    assert told != [tally for tree in trees if (tally := of_tree(tree, 1)).samples]
 
 
 def test_rl_says_how_many_problems_are_left(wee: Path):
