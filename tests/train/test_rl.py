@@ -189,6 +189,15 @@ def test_where_the_sampler_told_nothing_the_trainer_does():
     assert corrected(scored, CONFIG)["old"].tolist() == [-0.5] * 4 and list(measured) == ["kl"]
 
 
+def test_mismatch_of_a_tree_is_that_of_whole_paths():
+    """The trainer gives each token -0.5: sums of -1 and -1.5 of 2 and 3 tokens, where the search had -1.2 and -0.9."""
+    one = path([5, 6], [1.0], sampled=None, nodes=[1], log_probability=-1.2)
+    other = path([5, 7, 8], [0.0], sampled=None, nodes=[2], log_probability=-0.9)
+    found = lesson([[one, other]], SCORERS, RLConfig(advantages="tree"))
+    assert found.figures["mismatch_path"] == pytest.approx((0.2 / 2 + 0.6 / 3) / 2) and "mismatch" not in found.figures
+    assert found.units[0][0].keys() == {"tokens", "weight", "advantage", "old", "reference"}
+
+
 @pytest.mark.parametrize("length", ["token", "sequence"])
 def test_divergence_of_a_round_is_that_of_the_tokens_it_has_just_drawn(length: Any):
     """Not of the prompt's, and not of an epoch whose updates have moved the policy away from them."""
@@ -479,7 +488,7 @@ def test_stage_learns_from_trees_that_it_grows(wee: Path, runs: Path):
         result = session.require("001-rl", "")
         [row] = [row for row in session.run.read("metrics.jsonl") if row["stage"] == "001-rl"]
         assert result["weights"] != results(wee)["001-sft"]["weights"]
-        assert row["groups_used"] > 0 and "mismatch" not in row and result["executions"] > 0
+        assert row["groups_used"] > 0 and row["mismatch_path"] < 1e-3 and result["executions"] > 0
         told = [one for one in session.run.read("ledger.jsonl") if one["source"] == "rl"]
         assert told and result["tokens_generated"] > 0
 

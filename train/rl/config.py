@@ -136,7 +136,7 @@ class RLConfig:
         rollouts, and the advantage of a step is what it changes in the tree's values.
       mismatch: `truncated` takes the trainer's probabilities as those of the sampling policy and weighs each token by
         min(pi_trainer / pi_sampler, `mismatch_cap`); `none` takes the sampler's. How far they differ is measured always
-        (not in a tree, which does not keep its tokens' probabilities).
+        (in a tree, which does not keep its tokens' probabilities, over whole paths).
       phi, clip, loss, ppo, dpo, optimizer: see there.
     """
 

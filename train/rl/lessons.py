@@ -62,7 +62,10 @@ def path_example(path: Path, advantages: Sequence[float], config: RLConfig) -> E
     With `sequence` the tokens of a path weigh 1 together, so that the batch's mean is one over paths.
     """
     count = len(path.tokens)
-    known = {} if path.sampled is None else {"old": path.sampled}
+    if path.sampled is not None:
+        known = {"old": path.sampled}
+    else:  # of a tree's path the sum is known, which says nothing of a single token
+        known = {"shared": [path.log_probability / count] * count} if path.nodes else {}
     out = example(path.prompt, path.tokens, advantage=spread(path, advantages), **known)
     if config.loss.length == "sequence":
         out["weight"] = out["weight"] / np.float32(count)
@@ -74,7 +77,8 @@ def with_probabilities(examples: Sequence[Example], scorers: Scorers) -> tuple[l
 
     Returns:
       The examples, and how far the policy is from the reference (if that is another one) and from the sampler (where
-      its probabilities are known) on the tokens that are learned from.
+      its probabilities are known) on the tokens that are learned from. Of a tree's paths the sums alone are known:
+      `mismatch_path` is the mean of a path's |log pi_trainer - log pi_sampler| over its number of tokens.
     """
     now = scorers.policy(examples)
     reference = scorers.reference(examples) if scorers.reference else now
@@ -85,13 +89,17 @@ def with_probabilities(examples: Sequence[Example], scorers: Scorers) -> tuple[l
 
     measured = divergence(*of(scored, "now", "reference")) if scorers.reference else {}
     known = [one for one in scored if "old" in one]
-    return scored, measured | (mismatch(*of(known, "now", "old")) if known else {})
+    measured |= mismatch(*of(known, "now", "old")) if known else {}
+    if summed := [one for one in scored if "shared" in one]:
+        differences = [(one["now"] - one["shared"])[one["weight"] > 0].mean(dtype=np.float64) for one in summed]
+        measured["mismatch_path"] = float(np.mean(np.abs(differences)))
+    return scored, measured
 
 
 def corrected(one: Example, config: RLConfig) -> Example:
     """An example of `with_probabilities` as the policy gradient takes it: `old` is whose policy `rl.mismatch` says."""
     out = dict(one)
-    now = out.pop("now")
+    now, _ = out.pop("now"), out.pop("shared", None)
     if "old" not in out or config.mismatch == "truncated":
         if "old" in out:
             out["advantage"] = out["advantage"] * truncated_importance(now, out["old"], config.mismatch_cap)
