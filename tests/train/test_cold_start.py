@@ -25,10 +25,11 @@ from sandbox.pool import SandboxConfig
 from search import run as search_run
 from tests.models.test_parity import needs_torch, torch
 from tests.train import checkpoints
-from tests.train.world import ROOT, Done, bare_command, command, read_lines, results, rows
+from tests.train.world import ROOT, Done, bare_command, command, read_lines, results, rows, summary_of
 from train import pretrained
 from train.config import load_config
 from train.policy import PolicyConfig
+from train.session import policy_name, policy_stage
 
 PROMPT = """
 policy:
@@ -242,6 +243,16 @@ def test_adapters_are_trained_on_the_checkpoints(adapted: Path):
         held = [info.name.rsplit("/", 1)[-1] for info in checkpoint.describe(adapted / "checkpoints" / name)]
         assert set(held) <= {"lora_a", "lora_b", "value", "value_bias"}
     assert facts(adapted, "tcg")["model"]["width"] == 48
+
+
+def test_best_is_known_by_what_the_stage_said_of_its_policy(cold: tuple[Path, Done], adapted: Path):
+    """So that it is not written again when the run is opened again."""
+    for run in (cold[0], adapted):
+        best = summary_of(run)["best_iteration"]
+        assert facts(run, "best")["iteration"] == best
+        assert facts(run, "best")["fingerprint"] == results(run)[policy_stage(best)[0]]["weights"]
+        for i in (0, 1):
+            assert facts(run, policy_name(i))["fingerprint"] == results(run)[policy_stage(i)[0]]["weights"]
 
 
 def test_adapted_policy_is_exported_merged(adapted: Path, base: Path, tmp_path: Path):
