@@ -200,6 +200,19 @@ def test_a_rival_that_is_named_later_joins_the_table(compared: Path, runs: Path)
     assert [line["policy"] for line in lines] == ["base", *named, "loop"]
 
 
+def test_a_rival_that_is_named_later_costs_no_round(compared: Path, runs: Path):
+    named = (*RIVALS["run"], "one_shot")
+    with opened(compared, runs, upto="002-rivals", rivals={**RIVALS, "run": named}) as session:
+        with session.run.stage_scope("003-search"):
+            pass
+        before = session.run.results()
+        with pytest.raises(
+            UserError, match=r"002-rivals lacks a rival that .* would forget 003-search; ask for all rounds"
+        ):
+            compare.run(session)
+        assert session.run.results() == before
+
+
 def test_tables_are_printed_again_without_any_work(compared: Path, wee: Path, settings: Path):
     rivals = ["--rivals.run", "[continued,rejection,random]", "--rivals.samples=6", "--rivals.problems=1"]
     done = command(settings, "--runs", str(compared.parent), *rivals, "--rivals.resamples=200")

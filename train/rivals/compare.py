@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from o1coder_jax.errors import UserError
 from o1coder_jax.significance import difference
 from train.best import BEST, keep_best
 from train.fared import Fared, fared
@@ -40,7 +41,13 @@ def run(session: Session) -> None:
     budget = spent(session.run.results(), seconds, rounds)
     measured = session.run.stage(names("rivals"))
     if measured is not None and not {*session.config.rivals.run} <= {*measured["policies"]}:
-        session.run.rewind(names("rivals"))  # the table lacks a rival that was named since
+        done = list(session.run.results())
+        if later := done[done.index(names("rivals")) + 1 :]:
+            raise UserError(
+                f"{names('rivals')} lacks a rival that is named now; to measure again would forget {', '.join(later)}; "
+                "ask for all rounds that are done (iterations), or for the rivals that were measured (rivals.run)"
+            )
+        session.run.rewind(names("rivals"))
     for rival in session.config.rivals.run:
         stage_name = names(f"rival-{rival}")
         if session.run.stage(stage_name) is None:
