@@ -307,6 +307,12 @@ def test_fresh_run_removes_nothing_that_is_no_run(tmp_path: Path):
     assert (tmp_path / "thesis.tex").exists() and (tmp_path / "config.yaml").exists()
 
 
+def test_folder_of_other_software_is_left_as_it_is(tmp_path: Path):
+    (tmp_path / "tensorboard" / "of-another").mkdir(parents=True)
+    assert "holds tensorboard but no run" in refusal(tmp_path)
+    assert (tmp_path / "tensorboard" / "of-another").exists() and not (tmp_path / "config.yaml").exists()
+
+
 def test_fresh_run_that_was_broken_off_is_begun_again(tmp_path: Path):
     with open_run(tmp_path / "r") as run:
         work(run, "a")

@@ -20,7 +20,8 @@ _SHOWN_DIFFERENCES = 3
 def prepare(
     folder: Path, config: dict[str, Any], usual: dict[str, Any], fresh: bool, may_differ: Collection[str]
 ) -> None:
-    """Makes `folder` that of a run with this configuration, given as plain values; refuses another run's.
+    """Makes `folder` that of a run with this configuration, given as plain values; refuses another run's, and what is
+    neither empty nor a run's.
 
     Args:
       folder: exists and is locked by this process.
@@ -29,6 +30,9 @@ def prepare(
       fresh: remove what an earlier run left there.
       may_differ: dotted keys, or sections, in which an earlier session may have differed.
     """
+    names = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    if names and not {*_MARKS} & {*names}:  # what an unfinished stage leaves in a run would be taken back there
+        raise _no_run(folder, names[0])
     if fresh:
         _clear(folder)
     _check_config(folder, config, usual, may_differ)
@@ -41,13 +45,17 @@ def _clear(folder: Path) -> None:
     entries.sort(key=lambda path: _MARKS.index(path.name) if path.name in _MARKS else -1)
     names = [path.name for path in entries]
     if names not in ([], [CONFIG]) and names[-2:] != _MARKS:  # one beside other files may be another program's
-        raise UserError(f"{folder} holds {entries[0].name} but no run; nothing is removed, choose another folder")
+        raise _no_run(folder, names[0])
     with writing(folder):
         for path in entries:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def _no_run(folder: Path, name: str) -> UserError:
+    return UserError(f"{folder} holds {name} but no run; nothing is removed, choose another folder")
 
 
 def _check_config(folder: Path, config: dict[str, Any], usual: dict[str, Any], may_differ: Collection[str]) -> None:
