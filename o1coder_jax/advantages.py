@@ -186,7 +186,8 @@ def divergence(policy: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
     Returns:
       `kl`: KL(policy || reference) per token, by the mean of log pi - log ref. That is unbiased, and no single token
-      outweighs the others, as with the estimator exp(d) - d - 1; by chance it may fall a little below 0.
+      outweighs the others, as with the estimator exp(d) - d - 1; by chance it may fall a little below 0. Of a tree's
+      paths, each once however likely, it is an estimate of something near it.
     """
     difference = np.asarray(policy, np.float64) - np.asarray(reference, np.float64)
     return {"kl": float(difference.mean())} if difference.size else {}

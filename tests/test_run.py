@@ -313,6 +313,29 @@ def test_folder_of_other_software_is_left_as_it_is(tmp_path: Path):
     assert (tmp_path / "tensorboard" / "of-another").exists() and not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_a_kill_left_of_the_first_file_is_no_hindrance(tmp_path: Path, fresh: bool):
+    (tmp_path / "config.yaml.part").write_text("iter")
+    with Run.open(tmp_path, Config(), fresh=fresh) as run:
+        work(run, "a")
+
+
+@pytest.mark.parametrize("name", ["train.log", "lost+found", ".nfs0001"])
+def test_file_that_no_run_would_touch_may_lie_there(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("mine")
+    with Run.open(tmp_path, Config()) as run:
+        work(run, "a")
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_run_without_the_facts_of_its_machine_can_be_begun_afresh(tmp_path: Path):
+    with open_run(tmp_path / "r") as run:
+        work(run, "a")
+    (tmp_path / "r" / "environment.json").unlink()
+    with Run.open(tmp_path / "r", Config(seed=1), fresh=True) as run:
+        assert run.results() == {}
+
+
 def test_fresh_run_that_was_broken_off_is_begun_again(tmp_path: Path):
     with open_run(tmp_path / "r") as run:
         work(run, "a")

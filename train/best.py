@@ -6,7 +6,6 @@ A round that is forgotten (`--again` of an earlier stage) or not asked for any m
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,21 @@ from train.session import Session, StageName, policy_name, policy_stage
 BEST = "best"
 
 
-def best_round(session: Session, scores: Mapping[int, float | None] | None = None) -> int | None:
+def best_round(session: Session) -> int | None:
     """The round that no other does better than on validation; of equals the last, which has learned from more.
-
-    Args:
-      scores: of rounds whose evaluation is under way, beside those that are finished.
 
     Returns:
       Its number, 0 for the base; None before the first evaluation.
     """
-    results, under_way = session.run.results(), scores or {}
-    rounds = range(max(session.config.iterations, *under_way, 0) + 1)
-    finished = {i: results[name]["validation_greedy"] for i in rounds if (name := StageName(i)("evaluate")) in results}
-    found = {**finished, **under_way}
+    results = session.run.results()
+    rounds = range(session.config.iterations + 1)
+    found = {i: results[name]["validation_greedy"] for i in rounds if (name := StageName(i)("evaluate")) in results}
     return max(found, key=lambda i: (found[i] or 0.0, i), default=None)
 
 
-def keep_best(session: Session, scores: Mapping[int, float | None] | None = None) -> None:
+def keep_best(session: Session) -> None:
     """Makes `best` the policy of `best_round`, unless it is already; removes it before the first evaluation."""
-    best, path = best_round(session, scores), session.run.checkpoint(BEST)
+    best, path = gather(best_round(session))[0], session.run.checkpoint(BEST)
     if best is None:
         session.once(lambda: shutil.rmtree(path, ignore_errors=True))
         return

@@ -65,18 +65,19 @@ def run(session: Session, iteration: int) -> None:
             after = measure(session, sampler, field)
             tokens += after.tokens
         worse = got_worse(before.figures, after.figures)
-        stage.result["kept"] = "old" if worse else "new"
+        old = worse or not pairs
+        stage.result["kept"] = "old" if old else "new"
         stage.result["weights"] = session.save_model(
-            generator_name(iteration), start.weights if worse else weights, start
+            generator_name(iteration), start.weights if old else weights, start
         )
-        rows, last = ([], 0) if worse else reward_tests(session, sampler, session.parts.selfplay)
+        rows, last = ([], 0) if old else reward_tests(session, sampler, session.parts.selfplay)
         stage.append_shared("tests.jsonl", rows)
         stage.result |= {f"{name}_before": value for name, value in before.figures.items()} | after.figures
         stage.result |= {
             "pairs": len(pairs),
             "kill_rate_random": field.killed(session, field.random_suites).rate,
             "wrong_programs": sum(map(len, field.wrong)),
-            "problems_with_tests": None if worse else sum(bool(row["tests"]) for row in rows),
+            "problems_with_tests": None if old else sum(bool(row["tests"]) for row in rows),
             "tokens_generated": field.tokens + before.tokens + tokens + last,
         }
         stage.result |= session.judging.costs()

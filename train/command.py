@@ -35,10 +35,9 @@ def stage_command(run: Callable[..., None], stage: str, description: str | None)
             if done and not options["again"]:
                 print(f"{name} of {session.run.folder} is finished; --again does it once more")
                 return
-            if done:
-                if later := session.run.rewind(name):
-                    print(f"{name} is done again; forgotten are {', '.join(later)}", flush=True)
-                keep_best(session)
+            if done and (later := session.run.rewind(name)):
+                print(f"{name} is done again; forgotten are {', '.join(later)}", flush=True)
+            keep_best(session)
             run(session, *([options["iteration"]] if repeated else []))
             for key, value in (session.run.stage(name) or {}).items():
                 if not isinstance(value, list | dict):

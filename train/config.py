@@ -79,6 +79,19 @@ class Config:
         check_sections(self)
         check_adapters(self)
         self.tcg.check_source(self.problems.source)
+        self._check_drawing()
+
+    def _check_drawing(self) -> None:
+        """Trees that end early for another reason than that all is found are no evidence of so many rollouts."""
+        if self.drawing.trees == "paths":
+            return
+        search = self.search.resolved()
+        for name in ("stop_when_solved", "tree_tokens", "tree_executions"):
+            if value := getattr(search, name):
+                raise UserError(
+                    f"drawing.trees is rollouts and search.{name} {value}: a tree that this ends has not found all "
+                    "that there is; set drawing.trees to paths"
+                )
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

@@ -225,12 +225,6 @@ def cure_rates(session: Session, greedy: Marks) -> dict[str, Any]:
     return {name: {"rate": mean(marks), "problems": len(marks)} for name, marks in sorted(fates.items())}
 
 
-def is_best(session: Session, iteration: int, validation: float | None) -> bool:
-    """Whether no earlier policy does better on validation; of equals the last, which has learned from more."""
-    earlier = [session.run.stage(StageName(i)("evaluate")) for i in range(iteration)]
-    return all((result["validation_greedy"] or 0.0) <= (validation or 0.0) for result in earlier if result)
-
-
 def run(session: Session, iteration: int) -> None:
     """Evaluates the policy of an iteration; 0 is the base."""
     config, names = session.config.evaluate, StageName(iteration)
@@ -275,10 +269,9 @@ def run(session: Session, iteration: int) -> None:
             else:
                 stage.result["hard"] = hard_solved(session, policy, base["hard"])
         stage.result |= session.judging.costs()
-        stage.result["best_so_far"] = is_best(session, iteration, stage.result["validation_greedy"])
-        keep_best(session, {iteration: stage.result["validation_greedy"]})
         numbers = {k: v for k, v in stage.result.items() if isinstance(v, int | float)}
         stage.log(iteration, **numbers, sync_seconds=session.sync_seconds())
+    keep_best(session)
 
 
 if __name__ == "__main__":

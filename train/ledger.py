@@ -35,7 +35,8 @@ class DrawingConfig:
       max_age: entries of more than so many rounds before count no more; 0: entries of any age count.
       trees: how many samples a search's tree counts for: the `paths` it found, or the `rollouts` that it might have
         made. A search without replacement ends where it has found all that the policy is likely to write: one path,
-        where the policy is sure, which as a single sample would say little.
+        where the policy is sure, which as a single sample would say little. Not with what ends a tree otherwise
+        (`search.stop_when_solved`, `tree_tokens`, `tree_executions`).
       outside: the share of draws that ignore the window, though not the retirement.
       search: problems that a round of search draws; 0: it takes all, retired ones too. RL draws `rl.problems`.
     """

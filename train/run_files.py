@@ -24,6 +24,7 @@ from tensorboardX.record_writer import RecordWriter
 from o1coder_jax.errors import UserError
 
 LOCK = ".lock"
+PART = ".part"  # of a name: a file that is being written
 _USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -93,7 +94,7 @@ def write_long_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file as `write_json` does."""
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + PART)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

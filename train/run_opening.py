@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -10,18 +11,19 @@ from typing import Any
 import yaml
 
 from o1coder_jax.errors import UserError
-from train.run_files import LOCK, clean, write_text, writing
+from train.run_files import LOCK, PART, clean, write_text, writing
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 _MARKS = [ENVIRONMENT, CONFIG]
+_OWN = re.compile(r"stages|checkpoints|hosts|tensorboard|.*\.jsonl")  # what a run writes to, and takes back
 _SHOWN_DIFFERENCES = 3
 
 
 def prepare(
     folder: Path, config: dict[str, Any], usual: dict[str, Any], fresh: bool, may_differ: Collection[str]
 ) -> None:
-    """Makes `folder` that of a run with this configuration, given as plain values; refuses another run's, and what is
-    neither empty nor a run's.
+    """Makes `folder` that of a run with this configuration, given as plain values; refuses another run's, and one in
+    which something else lies where a run keeps its own.
 
     Args:
       folder: exists and is locked by this process.
@@ -30,9 +32,9 @@ def prepare(
       fresh: remove what an earlier run left there.
       may_differ: dotted keys, or sections, in which an earlier session may have differed.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
-    if names and not {*_MARKS} & {*names}:  # what an unfinished stage leaves in a run would be taken back there
-        raise _no_run(folder, names[0])
+    names = sorted(path.name for path in folder.iterdir())
+    if not {*_MARKS} & {*names} and (own := [name for name in names if _OWN.fullmatch(name)]):
+        raise _no_run(folder, own[0])  # what an unfinished stage leaves in a run would be taken back there
     if fresh:
         _clear(folder)
     _check_config(folder, config, usual, may_differ)
@@ -43,8 +45,9 @@ def _clear(folder: Path) -> None:
     """Removes what a run left in `folder`; last the files that mark the folder as a run's."""
     entries = [path for path in folder.iterdir() if path.name != LOCK]
     entries.sort(key=lambda path: _MARKS.index(path.name) if path.name in _MARKS else -1)
-    names = [path.name for path in entries]
-    if names not in ([], [CONFIG]) and names[-2:] != _MARKS:  # one beside other files may be another program's
+    names = [path.name for path in entries if path.name.removesuffix(PART) not in _MARKS]
+    found = {path.name for path in entries}
+    if names and not (CONFIG in found and {ENVIRONMENT, "stages"} & found):  # by itself it may be another program's
         raise _no_run(folder, names[0])
     with writing(folder):
         for path in entries:

@@ -43,7 +43,7 @@ def _finished(path: Path) -> FinishedStage:
         return FinishedStage(**read_json(path))
     except TypeError as error:
         raise UserError(
-            f"{path} tells of no stage ({error}); restore it, or remove it to do that stage again"
+            f"{path} tells of no stage ({error}); restore it, or remove it and do a stage before it --again"
         ) from error
 
 

@@ -314,10 +314,11 @@ def check_rows(config: Config, parts: int) -> None:
     batches = [
         ("bootstrap.batch.rows", config.bootstrap.batch.rows, config.bootstrap.optimizer, False),
         ("tcg.batch.rows", tcg.batch.rows, tcg.optimizer, False),
-        ("2 x tcg.dpo_pairs", 2 * tcg.dpo_pairs, tcg.dpo_optimizer, True),
+        ("2 x tcg.dpo_pairs", 2 * tcg.dpo_pairs, tcg.dpo_optimizer if tcg.dpo_updates else None, True),
         ("search.trees", config.search.trees, None, False),
         ("search.slots", config.search.slots, None, False),
         ("sft.batch.rows", config.sft.batch.rows, config.sft.optimizer, False),
+        ("sft.batch.rows", config.sft.batch.rows, config.rivals.rejection.optimizer, False),
         ("prm.batch.rows", prm.batch.rows, prm.optimizer, prm.objective == "pairwise"),
         ("rl.minibatch", rl.minibatch, rl.optimizer, rl.algorithm == "dpo"),
         ("rl.minibatch", rl.minibatch, rl.ppo.critic.optimizer if rl.algorithm == "ppo" else None, False),

@@ -48,7 +48,6 @@ def test_best_round_is_the_last_that_none_surpasses(rates: dict[int, float | Non
         run=types.SimpleNamespace(results=lambda: done), config=types.SimpleNamespace(iterations=2)
     )
     assert best_round(session) == best
-    assert best_round(session, {3: 1.0}) == 3  # its evaluation is under way
 
 
 def test_best_holds_the_weights_of_the_best_round(wee: Path):

@@ -6,15 +6,18 @@ import dataclasses
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from o1coder_jax.errors import UserError
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, Verdict
+from search.config import SearchConfig
 from search.store import read_tree
 from search.tree import Node, Rollout, Tree
 from tests.train.world import ROOT, opened, read_lines, results
 from train import reason
+from train.config import Config
 from train.ledger import LEDGER, DrawingConfig, Ledger, Tally, of_groups, of_tree, searched
 from train.stopping import StoppingConfig
 
@@ -140,6 +143,14 @@ def test_draw_depends_on_the_generator_alone():
 def test_setting_out_of_range_is_refused(key: str, value: float, said: str):
     with pytest.raises(UserError, match=said):
         DrawingConfig(**{key: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("key", "value"), [("stop_when_solved", True), ("tree_tokens", 9), ("tree_executions", 9)])
+def test_trees_that_may_end_before_all_is_found_do_not_count_for_all_rollouts(key: str, value: Any):
+    search, drawing = SearchConfig(**{key: value}), DrawingConfig(trees="rollouts")
+    with pytest.raises(UserError, match=rf"drawing\.trees is rollouts and search\.{key}"):
+        Config(search=search, drawing=drawing)
+    Config(search=search), Config(drawing=drawing)
 
 
 # What goes in.

@@ -177,7 +177,7 @@ def generator(session: Session, task: Task) -> list[Point]:
     """The test case generator of the starting point, measured as its stage does it.
 
     Options: `checkpoint`, which is `tcg`, `tcg-sft` (before DPO) or `random`: random inputs with true outputs instead.
-    The costs are those of the base and the whole stage.
+    The costs of `tcg` are those of the base and the whole stage, the others have none.
     """
     task.check("checkpoint")
     name = task.option("checkpoint", "tcg", ("tcg", "tcg-sft", "random"))
@@ -198,8 +198,8 @@ def generator(session: Session, task: Task) -> list[Point]:
 
 
 def _learned(session: Session, generator: str) -> Budget:
-    """What the base and the generator's whole stage took; nothing for random inputs."""
-    if generator == "random":
+    """What the base and the generator's whole stage took; nothing for random inputs, or before the stage is over."""
+    if generator != "tcg":
         return Budget(0, 0, 0, 0)
     config, found, seconds = session.config.tcg, session.require("tcg", "train.tcg"), _seconds(session)
     updates = config.sft_updates + (config.dpo_updates if found.get("pairs") else 0)

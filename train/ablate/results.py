@@ -181,13 +181,16 @@ def _apart(one: Found, other: Found) -> dict[int, str]:
 
 
 def _costs(better: Found, than: Found) -> dict[str, float]:
-    """Ratios of what the two cells took, over the seeds that have both."""
-    seeds = better.results.keys() & than.results.keys()
-    sums = {
-        name: [sum(cell.last(seed).costs[name] for seed in seeds) for cell in (better, than)]
-        for name in ("tokens", "executions", "updates")
-    }
-    return {name: mine / its for name, (mine, its) in sums.items() if mine and its}
+    """Ratios of what the two cells took, over the seeds for which both are known."""
+    ratios = {}
+    for name in ("tokens", "executions", "updates"):
+        both = [
+            [cell.last(seed).costs.get(name, 0) for cell in (better, than)]
+            for seed in better.results.keys() & than.results.keys()
+        ]
+        if known := [pair for pair in both if all(pair)]:
+            ratios[name] = sum(mine for mine, _ in known) / sum(its for _, its in known)
+    return ratios
 
 
 def _chosen(cell: Found, seed: int, target: Target) -> Marks:

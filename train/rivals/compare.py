@@ -45,7 +45,8 @@ def run(session: Session) -> None:
         if later := done[done.index(names("rivals")) + 1 :]:
             raise UserError(
                 f"{names('rivals')} lacks a rival that is named now; to measure again would forget {', '.join(later)}; "
-                "ask for all rounds that are done (iterations), or for the rivals that were measured (rivals.run)"
+                "finish the round that was begun, or ask for all rounds that are done (iterations), or for the rivals "
+                "that were measured (rivals.run)"
             )
         session.run.rewind(names("rivals"))
     for rival in session.config.rivals.run:

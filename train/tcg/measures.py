@@ -35,6 +35,7 @@ REPORTED = (
 """What a run's summary says of its generator."""
 
 REPORTED_AGAIN = (
+    "kept",
     *(f"{name}{when}" for when in ("_before", "") for name in FIGURES),
     "kill_rate_random",
     "wrong_programs",
