@@ -314,22 +314,3 @@ def test_stage_needs_the_base_to_be_measured_before_it_begins(wee: Path, runs: P
         (session.run.folder / "stages" / "000-evaluate.json").unlink()
         with pytest.raises(UserError, match=r"stage 000-evaluate is not finished; run python -m train.evaluate"):
             evaluate.run(session, 1)
-
-
-# The policy that is kept.
-
-
-@pytest.mark.parametrize(
-    ("earlier", "now", "kept"),
-    [
-        ([], 0.0, True),
-        ([0.5], 0.4, False),
-        ([0.5, 0.4], 0.5, True),  # of equals the last
-        ([0.5, 0.7], 0.6, False),
-        ([None, None], None, True),  # no validation problems: the last
-    ],
-)
-def test_best_policy_is_the_last_that_no_earlier_one_surpasses(earlier, now, kept):
-    stages = {f"{i:03d}-evaluate": {"validation_greedy": rate} for i, rate in enumerate(earlier)}
-    session: Any = types.SimpleNamespace(run=types.SimpleNamespace(stage=stages.get))
-    assert evaluate.is_best(session, len(earlier), now) is kept
