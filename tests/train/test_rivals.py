@@ -207,7 +207,7 @@ def test_a_rival_that_is_named_later_costs_no_round(compared: Path, runs: Path):
             pass
         before = session.run.results()
         with pytest.raises(
-            UserError, match=r"002-rivals lacks a rival that .* would forget 003-search; ask for all rounds"
+            UserError, match=r"002-rivals lacks a rival that .* would forget 003-search; finish the round"
         ):
             compare.run(session)
         assert session.run.results() == before
