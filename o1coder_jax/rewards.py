@@ -54,13 +54,13 @@ class PhiConfig:
         if self.horizon < 1:
             raise UserError(f"rl.phi.horizon is {self.horizon}; it must be at least 1 round")
 
-    def weight(self, update: int) -> float:
+    def weight(self, t: int) -> float:
         """a(t) in round t >= 0 of RL."""
-        progress = min(update / self.horizon, 1.0)
+        progress = min(t / self.horizon, 1.0)
         fallen = {
             "constant": 0.0,
             "linear": progress,
-            "logarithmic": math.log1p(min(update, self.horizon)) / math.log1p(self.horizon),
+            "logarithmic": math.log1p(min(t, self.horizon)) / math.log1p(self.horizon),
             "cosine": 0.5 * (1 - math.cos(math.pi * progress)),
         }[self.schedule]
         return self.outcome_weight - (self.outcome_weight - self.floor) * fallen
