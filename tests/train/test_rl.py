@@ -228,6 +228,16 @@ def test_no_batch_holds_the_few_that_are_left(paths: int, parts: list[int]):
     assert [len(answers_in(batch)) for batch in minibatches(units, Shape(4), random.Random(0))] == parts
 
 
+@pytest.mark.parametrize(
+    ("paths", "parts"), [(2, [1, 1]), (3, [1, 1, 1]), (5, [1, 2, 2]), (8, [2, 3, 3]), (13, [3, 3, 3, 4])]
+)
+def test_as_many_minibatches_however_few_paths_are_left(paths: int, parts: list[int]):
+    """Three, but for two paths, which cannot be three; and for 13, which three of four do not hold."""
+    units = lesson(groups_of([[float(i % 2) for i in range(paths)]]), SCORERS, CONFIG).units
+    batches = minibatches(units, Shape(4), random.Random(0), epochs=2, least=3)
+    assert [len(answers_in(batch)) for batch in batches] == parts * 2
+
+
 def uneven_units(count: int, seed: int = 0) -> list[list[Example]]:
     """Paths of 3 to 33 tokens, each a unit, as the policy gradient and the critic take them."""
     rng = np.random.default_rng(seed)

@@ -11,11 +11,12 @@ import pytest
 
 from o1coder_jax.policy_losses import ClipConfig
 from o1coder_jax.rewards import PhiConfig, ProcessForm
-from tests.train.rl_world import HALF, bandit, token_steps
+from tests.train.rl_world import HALF, PROMPTS, bandit, token_steps
 from train.rl import RLConfig
 from train.rl.config import CriticConfig, DPOConfig, LossConfig, PPOConfig
+from train.rl.loop import planned_updates
 from train.rl.rounds import Path
-from train.step import OptimizerConfig
+from train.step import OptimizerConfig, Trainer
 
 FAST = OptimizerConfig(learning_rate=2e-2, warmup=0, schedule="constant")
 BASE = RLConfig(updates=26, problems=2, samples=16, minibatch=32, clip=ClipConfig(kl=0.0), optimizer=FAST)
@@ -130,3 +131,21 @@ def test_min_form_is_not_exploited_by_length(advantages: Any):
 def test_min_form_teaches_the_worst_step(advantages: Any):
     first, last = ends_of_rounds(by_process("min", advantages), rising, first_is_even)
     assert first < 0.65 and last > 0.75
+
+
+def test_each_round_makes_as_many_updates_whichever_groups_are_dropped(monkeypatch: pytest.MonkeyPatch):
+    """The answers to one of the two prompts all earn the same, so that half of the paths are left to learn from."""
+    settings, step, taken = config(updates=3, minibatch=16, minibatches=2, epochs=2), Trainer.step, []
+
+    def counted(trainer: Trainer, batch: Any) -> Any:
+        taken.append(len(batch["tokens"]))
+        return step(trainer, batch)
+
+    def paths_of(prompt: Any, one: Any) -> Any:
+        return token_steps(
+            prompt, one, settings, float(prompt == PROMPTS[0] and one.tokens[0] % 2), [0.0] * len(one.tokens)
+        )
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    bandit(settings, paths_of, length=2)
+    assert len(taken) == planned_updates(settings) == 3 * 2 * 2

@@ -128,6 +128,8 @@ class RLConfig:
       updates: rounds of sampling and learning per iteration.
       problems, samples: of a round: so many groups of so many paths.
       minibatch: paths of a gradient step (two make a pair); each path is used once per epoch.
+      minibatches: of an epoch at least. Groups of equal rewards are dropped, and fewer paths make fewer gradient steps;
+        with as many as hold a whole round, each round makes as many. 0: as few as hold what is left.
       epochs: passes over a round's paths.
       process: how a path's process rewards add to its reward: `phi` as in the paper, their discounted `sum`, or their
         `min`; see `rewards.step_credits`.
@@ -145,6 +147,7 @@ class RLConfig:
     problems: int = 48
     samples: int = 8
     minibatch: int = 96
+    minibatches: int = 0
     epochs: int = 1
     process: ProcessForm = "phi"
     advantages: Literal["path", "steps", "tree"] = "path"
@@ -177,6 +180,8 @@ class RLConfig:
         for name in ("updates", "problems", "minibatch", "epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"rl.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.minibatches < 0:
+            raise UserError(f"rl.minibatches is {self.minibatches}; it must be at least 0")
         if self.samples < 2:
             raise UserError(f"rl.samples is {self.samples}; a group needs 2 at least, its mean is the baseline")
         if self.mismatch_cap < 1:

@@ -207,12 +207,13 @@ def minibatches(
     rng: random.Random,
     *,
     epochs: int = 1,
+    least: int = 1,
     own: Callable[[int], slice] = lambda rows: ALL,
 ) -> Iterator[HostBatch]:
     """Shuffled batches of at most `shape.most` examples; each unit is in one batch of each epoch.
 
-    Batches are as few as hold all units, and as full as each other: a step on the few examples that would be left moves
-    the weights as far as any other, and knows less.
+    Batches are as few as hold all units, but `least` or more while there is a unit for each; and as full as each other:
+    a step on the few examples that would be left moves the weights as far as any other, and knows less.
 
     Single examples are packed into rows. Pairs have two rows each, with the reference's log-probability of each whole
     row, and say which rows are no padding.
@@ -222,7 +223,7 @@ def minibatches(
       own: given a batch's number of rows, those of this process, which alone are handed on.
     """
     order, width = list(units), len(units[0])
-    count = -(-len(order) // (shape.most // width))
+    count = max(-(-len(order) // (shape.most // width)), min(least, len(order)))
     every = [one for unit in units for one in unit]
     if width == 1:
         shape.hold(every, -(-len(order) // count))

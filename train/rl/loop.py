@@ -137,7 +137,7 @@ def objective_of(config: RLConfig) -> Objective:
 def planned_updates(config: RLConfig) -> int:
     """Gradient steps of an iteration, for the schedule of the learning rate; groups that are dropped make fewer."""
     rows = config.problems * (2 if config.algorithm == "dpo" else config.samples)
-    return config.updates * config.epochs * -(-rows // config.minibatch)
+    return config.updates * config.epochs * max(-(-rows // config.minibatch), config.minibatches)
 
 
 def teacher(
@@ -194,7 +194,8 @@ def learn(
     config = session.config.rl
     meter.begin()
     learned = []
-    for batch in minibatches(lesson.units, shape, rng, epochs=config.epochs, own=session.own_slice):
+    parts = minibatches(lesson.units, shape, rng, epochs=config.epochs, least=config.minibatches, own=session.own_slice)
+    for batch in parts:
         meter.count(batch)
         learned.append(trainer.step(batch))
     read = jax.device_get(learned)
