@@ -178,9 +178,16 @@ def test_setting_that_does_not_exist_is_refused_in_one_line():
     assert "\n" not in str(raised.value)
 
 
-def test_comparison_of_an_unknown_cell_is_refused():
-    with pytest.raises(UserError, match="there is no cell 'nothing'"):
-        ablation(comparisons=[{"better": "loop", "than": "nothing"}])
+@pytest.mark.parametrize(
+    ("comparison", "line"),
+    [
+        ({"better": "loop", "than": "nothing"}, "there is no cell 'nothing'"),
+        ({"better": "loop", "than": "rl", "budgets": "some"}, "budgets is 'some'; use last or all"),
+    ],
+)
+def test_comparison_that_cannot_be_made_is_refused(comparison: dict[str, Any], line: str):
+    with pytest.raises(UserError, match=line):
+        ablation(comparisons=[comparison])
 
 
 @pytest.mark.parametrize(

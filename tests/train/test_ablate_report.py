@@ -47,6 +47,20 @@ def test_differences_are_paired_by_seed_and_problem():
     assert judged.difference == expected and judged.difference.mean == pytest.approx((1 / 4 + 2 / 3) / 2)
 
 
+def test_a_claim_on_all_budgets_is_about_the_mean_of_each_problem_over_them():
+    def searched(name: str, *points: tuple[str, float]) -> Found:
+        made = [Point("", {"tokens": tokens}, outcomes={"passed": passed}) for passed, tokens in points]
+        return Found(name, "", {0: {**result("10"), "points": [dataclasses.asdict(point) for point in made]}})
+
+    found = [searched("a", ("10?1", 4.0), ("1011", 8.0)), searched("b", ("0001", 2.0), ("0011", 2.0))]
+    last, every = (Comparison("a", "b", "passed", budgets=budgets) for budgets in ("last", "all"))
+    [at_the_end, over_all] = compare(found, [last, every], resamples=99)
+    assert at_the_end.difference == difference([np.array([1.0, 0, 0, 0])], seed=0, resamples=99)
+    assert over_all.difference == difference([np.array([1.0, 0, 0])], seed=0, resamples=99)  # one was not checked
+    assert (at_the_end.costs["tokens"], over_all.costs["tokens"]) == (4.0, 3.0)
+    assert "| passed, all budgets | " in report._comparisons([over_all], 1)
+
+
 def test_primary_claim_is_tested_by_itself_and_the_others_together():
     found = [Found("a", "", {0: result("11" * 20)}), Found("b", "", {0: result("00" * 20)})]
     claims = [Comparison("a", "b", primary=True), Comparison("a", "b"), Comparison("a", "b")]

@@ -81,6 +81,7 @@ class Comparison:
       measure: `greedy`, `pass@1`, `pass@8`; for searches `passed`, `solved`; for a generator `validity`, `kill_rate`.
       title: the claim in words.
       primary: the one that all this is for; it is tested by itself, the others together (Holm).
+      budgets: at which points: the `last`, or `all`, as of a search, where a problem's mark is the mean over them.
     """
 
     better: str
@@ -88,6 +89,12 @@ class Comparison:
     measure: str = "greedy"
     title: str = ""
     primary: bool = False
+    budgets: str = "last"
+
+    @property
+    def measured(self) -> str:
+        """The measure in words."""
+        return self.measure if self.budgets == "last" else f"{self.measure}, all budgets"
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,8 @@ class AblateConfig:
             if cell.equal_to and cell.equal_to not in list(cells)[: list(cells).index(name)]:
                 raise UserError(f"cells.{name}: equal_to is {cell.equal_to!r}; name a cell that stands before it")
         for one in self.all_comparisons():
+            if one.budgets not in ("last", "all"):
+                raise UserError(f"comparisons: budgets is {one.budgets!r}; use last or all")
             for name in (one.better, one.than):
                 if name not in cells:
                     raise UserError(f"comparisons: there is no cell {name!r}")

@@ -92,7 +92,7 @@ def _claims(axes: Any, judged: Sequence[Judged]) -> None:
         assert one.difference is not None
         _row(axes, row, one.difference.mean, one.difference.seeds, one.difference.interval)
     pairs = [one.comparison for one in judged]
-    _named(axes, [f"{one.better} - {one.than}, {one.measure}" for one in pairs], "difference")
+    _named(axes, [f"{one.better} - {one.than}, {one.measured}" for one in pairs], "difference")
 
 
 def _policies(axes: Any, found: Sequence[Found], resamples: int) -> None:

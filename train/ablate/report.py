@@ -84,14 +84,14 @@ def _comparisons(judged: Sequence[Judged], seeds: int) -> str:
         text = f"{claim.title or f'{claim.better} beats {claim.than}'} ({claim.better} - {claim.than})"
         text = f"**{text}**" if claim.primary else text
         if one.difference is None or one.adjusted is None:
-            rows.append([text, claim.measure, "-", "-", "-", "-", "-", "not measured"])
+            rows.append([text, claim.measured, "-", "-", "-", "-", "-", "not measured"])
             continue
         low, high = one.difference.interval
         few = f" ({len(one.difference.seeds)} of {seeds} seeds)" if len(one.difference.seeds) < seeds else ""
         rows.append(
             [
                 text,
-                claim.measure,
+                claim.measured,
                 f"{one.difference.mean:+.3f} [{low:+.3f}, {high:+.3f}]{few}",
                 " ".join(f"{value:+.3f}" for value in one.difference.seeds),
                 f"{one.adjusted:.4f}",

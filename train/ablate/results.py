@@ -36,6 +36,10 @@ class Found:
         """What the cell came to."""
         return self.points(seed)[-1]
 
+    def at(self, seed: int, budgets: str) -> list[Point]:
+        """The points that a comparison asks for, see `Comparison`."""
+        return self.points(seed) if budgets == "all" else [self.last(seed)]
+
     @property
     def searches(self) -> bool:
         """Whether it is a method of search."""
@@ -130,9 +134,9 @@ def rate_of(points: Sequence[Point], measure: str, *, resamples: int) -> Rate | 
 
 
 def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamples: int) -> list[Judged]:
-    """Differences of last points, paired by seed and problem; all but the primary one are corrected together."""
+    """Differences, paired by seed and problem; all but the primary one are corrected together."""
     cells = {one.name: one for one in found}
-    differences = [_difference(cells[one.better], cells[one.than], one.measure, resamples) for one in comparisons]
+    differences = [_difference(cells[one.better], cells[one.than], one, resamples) for one in comparisons]
     family = [i for i, one in enumerate(comparisons) if not one.primary and differences[i] is not None]
     adjusted = dict(zip(family, holm([_p(differences[i]) for i in family]), strict=True))
     return [
@@ -141,7 +145,7 @@ def compare(found: Sequence[Found], comparisons: Sequence[Comparison], *, resamp
             differences[i],
             adjusted.get(i, None if differences[i] is None else _p(differences[i])),
             _apart(cells[one.better], cells[one.than]),
-            _costs(cells[one.better], cells[one.than]),
+            _costs(cells[one.better], cells[one.than], one.budgets),
         )
         for i, one in enumerate(comparisons)
     ]
@@ -180,12 +184,12 @@ def _apart(one: Found, other: Found) -> dict[int, str]:
     return found
 
 
-def _costs(better: Found, than: Found) -> dict[str, float]:
+def _costs(better: Found, than: Found, budgets: str) -> dict[str, float]:
     """Ratios of what the two cells took, over the seeds for which both are known."""
     ratios = {}
     for name in ("tokens", "executions", "updates"):
         both = [
-            [cell.last(seed).costs.get(name, 0) for cell in (better, than)]
+            [sum(point.costs.get(name, 0) for point in cell.at(seed, budgets)) for cell in (better, than)]
             for seed in better.results.keys() & than.results.keys()
         ]
         if known := [pair for pair in both if all(pair)]:
@@ -204,10 +208,16 @@ def _p(one: Difference | None) -> float:
     return one.p
 
 
-def _difference(better: Found, than: Found, measure: str, resamples: int) -> Difference | None:
+def _marks(points: Sequence[Point], measure: str) -> Marks:
+    """The mean of the points' marks by problem; empty where one has none."""
+    every = [point.marks(measure) for point in points]
+    return np.mean(every, axis=0) if len({len(marks) for marks in every}) == 1 else np.zeros(0)
+
+
+def _difference(better: Found, than: Found, comparison: Comparison, resamples: int) -> Difference | None:
     values = []
     for seed in sorted(better.results.keys() & than.results.keys()):
-        one, other = better.last(seed).marks(measure), than.last(seed).marks(measure)
+        one, other = (_marks(cell.at(seed, comparison.budgets), comparison.measure) for cell in (better, than))
         if len(one) > 1 and len(one) == len(other):  # a figure without marks by problem says nothing of its noise
             gained = one - other
             if len(gained := gained[~np.isnan(gained)]):
