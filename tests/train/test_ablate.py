@@ -183,6 +183,7 @@ def test_setting_that_does_not_exist_is_refused_in_one_line():
     [
         ({"better": "loop", "than": "nothing"}, "there is no cell 'nothing'"),
         ({"better": "loop", "than": "rl", "budgets": "some"}, "budgets is 'some'; use last or all"),
+        ({"better": "loop", "than": "rl", "budgets": "all"}, "budgets is all, but loop is no search"),
     ],
 )
 def test_comparison_that_cannot_be_made_is_refused(comparison: dict[str, Any], line: str):

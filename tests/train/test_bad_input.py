@@ -51,6 +51,8 @@ OUT_OF_RANGE = [
     ("name", ".", "name is '.'; give the bare name of a folder"),
     ("name", "..", "name is '..'; give the bare name of a folder"),
     ("rl.samples", "1", "rl.samples is 1; a group needs 2 at least"),
+    ("rl.minibatches", "999", "rl.minibatches is 999, of a round of 16 paths; it must lie between 0 and 16"),
+    ("rl.minibatches", "-1", "rl.minibatches is -1, of a round of"),
     ("rl.updates", "0", "rl.updates is 0; it must be at least 1"),
     ("bootstrap.updates", "0", "bootstrap.updates is 0; it must be at least 1"),
     ("tcg.prompt_tokens", "0", "tcg.prompt_tokens is 0; it must be at least 1"),

@@ -81,7 +81,7 @@ class Comparison:
       measure: `greedy`, `pass@1`, `pass@8`; for searches `passed`, `solved`; for a generator `validity`, `kill_rate`.
       title: the claim in words.
       primary: the one that all this is for; it is tested by itself, the others together (Holm).
-      budgets: at which points: the `last`, or `all`, as of a search, where a problem's mark is the mean over them.
+      budgets: at the `last` one, or of two searches at `all`, where a problem's mark is the mean over them.
     """
 
     better: str
@@ -179,6 +179,11 @@ class AblateConfig:
             for name in (one.better, one.than):
                 if name not in cells:
                     raise UserError(f"comparisons: there is no cell {name!r}")
+                if one.budgets == "all" and cells[name].procedure != "search":
+                    raise UserError(f"comparisons: budgets is all, but {name} is no search; leave it out")
+            first, other = (cells[name].options.get("rollouts") for name in (one.better, one.than))
+            if one.budgets == "all" and first != other:
+                raise UserError(f"comparisons: budgets is all, but {one.better} and {one.than} have others (rollouts)")
         for number, target in enumerate(self.all_targets(), 1):
             if target.cell not in cells:
                 raise UserError(f"targets: there is no cell {target.cell!r}")

@@ -128,8 +128,9 @@ class RLConfig:
       updates: rounds of sampling and learning per iteration.
       problems, samples: of a round: so many groups of so many paths.
       minibatch: paths of a gradient step (two make a pair); each path is used once per epoch.
-      minibatches: of an epoch at least. Groups of equal rewards are dropped, and fewer paths make fewer gradient steps;
-        with as many as hold a whole round, each round makes as many. 0: as few as hold what is left.
+      minibatches: of an epoch at least, while there is a path (of DPO a pair) for each. Groups of equal rewards are
+        dropped, and fewer paths make fewer gradient steps; with as many as hold a whole round, each round makes as
+        many. 0: as few as hold what is left. A critic's are as few in any case.
       epochs: passes over a round's paths.
       process: how a path's process rewards add to its reward: `phi` as in the paper, their discounted `sum`, or their
         `min`; see `rewards.step_credits`.
@@ -180,8 +181,11 @@ class RLConfig:
         for name in ("updates", "problems", "minibatch", "epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"rl.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.minibatches < 0:
-            raise UserError(f"rl.minibatches is {self.minibatches}; it must be at least 0")
+        most, what = (self.problems, "pairs") if self.algorithm == "dpo" else (self.problems * self.samples, "paths")
+        if not 0 <= self.minibatches <= most:
+            raise UserError(
+                f"rl.minibatches is {self.minibatches}, of a round of {most} {what}; it must lie between 0 and {most}"
+            )
         if self.samples < 2:
             raise UserError(f"rl.samples is {self.samples}; a group needs 2 at least, its mean is the baseline")
         if self.mismatch_cap < 1:
