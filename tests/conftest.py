@@ -17,8 +17,10 @@ import pytest
 # Said before JAX meets its devices, which test modules do when they are collected: `Session.open` may say it again.
 jax.config.update("jax_num_cpu_devices", 1)
 
-# A shell's job in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+# A shell's job in the background ignores Ctrl-C, and under nohup the end of its terminal; so would the processes that
+# tests interrupt and hang up.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="module")

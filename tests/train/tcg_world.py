@@ -6,10 +6,12 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from o1coder_jax.generate import Sample
 from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
 from train.data import BatchConfig, Example
-from train.tcg import TCGConfig
+from train.tcg import TCGConfig, answers
 
 CASES = tuple(TestCase(f"{i}\n", str(i)) for i in range(5))
 CALLS = (TestCase([[1, 2]], 4),)
@@ -104,3 +106,25 @@ class Reading(Generator):
 
 def asked_of(one: Example) -> str:
     return "".join(chr(i) for i, weight in zip(one["tokens"], one["weight"], strict=True) if not weight)
+
+
+class Asked(Generator):
+    """A generator that goes on from openings with `written`, and a sandbox that compares outputs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, written: Sequence[str], **settings: Any):
+        super().__init__(**settings)
+        self.config.generation = types.SimpleNamespace(rows=2)
+        self.generator.graph = self.mesh = None
+        self.generator.vocabulary.stops = lambda markers: markers
+        self.prompts: list[str] = []
+
+        def generate(graph: Any, weights: Any, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Sample]]:
+            self.prompts = ["".join(map(chr, one)) for one in prompts]
+            return [[sample(text)] for text in written]
+
+        monkeypatch.setattr(answers, "generate", generate)
+
+    def _judge(self, submission: Any) -> Judgement:
+        passed = [test.output.strip() == str(len(test.input)) for test in submission.tests]
+        tests = tuple(TestResult(Verdict.ACCEPTED if one else Verdict.WRONG_ANSWER) for one in passed)
+        return Judgement(tests[0].verdict, True, sum(passed), len(tests), tests)

@@ -18,6 +18,7 @@ from o1coder_jax.errors import UserError
 from o1coder_jax.records import TestCase
 from tests.train.tcg_world import (
     CASES,
+    Asked,
     Generator,
     Reading,
     answer_of,

@@ -5,23 +5,20 @@ from __future__ import annotations
 import dataclasses
 import random
 import types
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from o1coder_jax.generate import Sample
-from o1coder_jax.records import Form, Judgement, Problem, TestCase, TestResult, Verdict
+from o1coder_jax.records import Form, Problem, TestCase
 from tests.train.tcg_world import (
     CALLS,
     CASES,
     NOTHING,
+    Asked,
     FakeSandbox,
-    Generator,
     curriculum_problem,
     problem,
-    sample,
 )
 from train.tcg import TCGConfig, answers, measures
 from train.tcg.answers import Answers, reward_tests, valid_cases
@@ -149,28 +146,6 @@ def test_random_suites_of_file_problems_are_their_own_tests():
 
 
 # Given inputs.
-
-
-class Asked(Generator):
-    """A generator that goes on from openings with `written`, and a sandbox that compares outputs."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, written: Sequence[str], **settings: Any):
-        super().__init__(**settings)
-        self.config.generation = types.SimpleNamespace(rows=2)
-        self.generator.graph = self.mesh = None
-        self.generator.vocabulary.stops = lambda markers: markers
-        self.prompts: list[str] = []
-
-        def generate(graph: Any, weights: Any, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Sample]]:
-            self.prompts = ["".join(map(chr, one)) for one in prompts]
-            return [[sample(text)] for text in written]
-
-        monkeypatch.setattr(answers, "generate", generate)
-
-    def _judge(self, submission: Any) -> Judgement:
-        passed = [test.output.strip() == str(len(test.input)) for test in submission.tests]
-        tests = tuple(TestResult(Verdict.ACCEPTED if one else Verdict.WRONG_ANSWER) for one in passed)
-        return Judgement(tests[0].verdict, True, sum(passed), len(tests), tests)
 
 
 def test_a_given_input_is_kept_and_its_output_read(monkeypatch: pytest.MonkeyPatch):
