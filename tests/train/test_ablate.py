@@ -184,11 +184,16 @@ def test_setting_that_does_not_exist_is_refused_in_one_line():
         ({"better": "loop", "than": "nothing"}, "there is no cell 'nothing'"),
         ({"better": "loop", "than": "rl", "budgets": "some"}, "budgets is 'some'; use last or all"),
         ({"better": "loop", "than": "rl", "budgets": "all"}, "budgets is all, but loop is no search"),
+        ({"better": "long", "than": "short", "budgets": "all"}, "give long and short the same options.rollouts"),
     ],
 )
 def test_comparison_that_cannot_be_made_is_refused(comparison: dict[str, Any], line: str):
+    searches = {
+        name: {"title": name, "procedure": "search", "start": "001-prm", "options": {"rollouts": rollouts}}
+        for name, rollouts in (("long", [2, 4]), ("short", [2]))
+    }
     with pytest.raises(UserError, match=line):
-        ablation(comparisons=[comparison])
+        ablation(cells=CELLS | searches, comparisons=[comparison])
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,9 @@ class AblateConfig:
                     raise UserError(f"comparisons: budgets is all, but {name} is no search; leave it out")
             first, other = (cells[name].options.get("rollouts") for name in (one.better, one.than))
             if one.budgets == "all" and first != other:
-                raise UserError(f"comparisons: budgets is all, but {one.better} and {one.than} have others (rollouts)")
+                raise UserError(
+                    f"comparisons: budgets is all; give {one.better} and {one.than} the same options.rollouts"
+                )
         for number, target in enumerate(self.all_targets(), 1):
             if target.cell not in cells:
                 raise UserError(f"targets: there is no cell {target.cell!r}")

@@ -135,7 +135,8 @@ def objective_of(config: RLConfig) -> Objective:
 
 
 def planned_updates(config: RLConfig) -> int:
-    """Gradient steps of an iteration, for the schedule of the learning rate; groups that are dropped make fewer."""
+    """Gradient steps of an iteration, for the schedule of the learning rate; groups that are dropped make fewer, unless
+    `rl.minibatches` holds them."""
     rows = config.problems * (2 if config.algorithm == "dpo" else config.samples)
     return config.updates * config.epochs * max(-(-rows // config.minibatch), config.minibatches)
 
