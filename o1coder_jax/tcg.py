@@ -20,7 +20,7 @@ import functools
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from o1coder_jax.errors import UserError
@@ -31,7 +31,9 @@ from o1coder_jax.vocabulary import Vocabulary
 SHUFFLES = 20  # attempts at an order of outputs that matches nowhere
 _FIELD = re.compile(r"\{(\w+)\}")
 _ORDERS = (["input", "output"], ["input", "trace", "output"])
-TRACE_PLACE = 3  # of the trace among the pieces of a template that has one
+
+Part = tuple[str, str]
+"""A piece of an answer, and the field of the template that it is a value of; "" where it is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +66,10 @@ class Template:
     def traced(self) -> bool:
         return "trace" in self.fields
 
-    def parts(self, values: dict[str, str]) -> list[tuple[str, bool]]:
-        """Pieces of the text of a case, and whether each is a value."""
+    def parts(self, values: dict[str, str]) -> list[Part]:
+        """Pieces of the text of a case."""
         pieces = _FIELD.split(self.case)
-        return [(values[piece], True) if place % 2 else (piece, False) for place, piece in enumerate(pieces)]
+        return [(values[piece], piece) if place % 2 else (piece, "") for place, piece in enumerate(pieces)]
 
     @functools.cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -99,26 +101,26 @@ def render_prompt(problem: Problem, solution: str) -> str:
 
 def answer_parts(
     cases: Sequence[TestCase], form: Form, template: Template = PLAIN, traces: Sequence[str] | None = None
-) -> Iterator[tuple[str, bool]]:
-    """Pieces of the answer that consists of these cases, and whether each is a value of a case."""
+) -> Iterator[Part]:
+    """Pieces of the answer that consists of these cases."""
     for number, case in enumerate(cases):
         if number:
-            yield STEP_END, False
+            yield STEP_END, ""
         values = {"input": _to_text(case.input, form), "trace": "", "output": _to_text(case.output, form)}
-        for place, (text, value) in enumerate(template.parts(values)):
-            if value and template.traced and place == TRACE_PLACE:
+        for text, field in template.parts(values):
+            if field == "trace":
                 yield from _trace_parts(traces[number] if traces is not None else "")
             else:
-                yield text, value
-    yield END, False
+                yield text, field
+    yield END, ""
 
 
-def _trace_parts(trace: str) -> Iterator[tuple[str, bool]]:
+def _trace_parts(trace: str) -> Iterator[Part]:
     """What each line does, up to its last colon, and the values after it."""
     for number, line in enumerate(trace.split("\n")):
         doing, colon, values = line.rpartition(": ")
-        yield "\n" * (number > 0) + doing + colon, False
-        yield values, True
+        yield "\n" * (number > 0) + doing + colon, ""
+        yield values, "trace"
 
 
 def render_cases(
@@ -128,7 +130,7 @@ def render_cases(
     return "".join(text for text, _ in answer_parts(cases, form, template, traces))
 
 
-def encode_parts(vocabulary: Vocabulary, parts: Sequence[tuple[str, bool]], *, split: bool) -> list[int]:
+def encode_parts(vocabulary: Vocabulary, parts: Sequence[Part], *, split: bool) -> list[int]:
     """Token ids of an answer.
 
     Args:
@@ -136,10 +138,16 @@ def encode_parts(vocabulary: Vocabulary, parts: Sequence[tuple[str, bool]], *, s
     """
     if not split:
         return vocabulary.encode("".join(text for text, _ in parts))
-    return [i for text, value in parts for i in (vocabulary.encode_value(text) if value else vocabulary.encode(text))]
+    return [token for tokens, _ in encode_each(vocabulary, parts) for token in tokens]
 
 
-def opening_parts(case_input: Any, form: Form, template: Template = PLAIN) -> list[tuple[str, bool]]:
+def encode_each(vocabulary: Vocabulary, parts: Iterable[Part]) -> Iterator[tuple[list[int], str]]:
+    """Token ids of each piece by itself, and its field."""
+    for text, field in parts:
+        yield (vocabulary.encode_value(text) if field else vocabulary.encode(text)), field
+
+
+def opening_parts(case_input: Any, form: Form, template: Template = PLAIN) -> list[Part]:
     """Pieces of a case up to the end of its input, as a beginning for the generator to go on from."""
     parts = template.parts(dict.fromkeys(("trace", "output"), "") | {"input": _to_text(case_input, form)})
     return parts[:3]

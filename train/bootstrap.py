@@ -123,7 +123,7 @@ def case_text(config: TCGConfig, problem: Problem, cases: list[TestCase]) -> str
     """Test cases as the vocabulary is to know them: without their values where these are cut by themselves."""
     written = traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
     parts = tcg.answer_parts(cases, problem.form, config.written, written)
-    return "".join(text for text, value in parts if not (value and config.split_values))
+    return "".join(text for text, field in parts if not (field and config.split_values))
 
 
 def run(session: Session) -> None:

@@ -162,7 +162,8 @@ class Letters:
 
 def test_values_are_cut_alike_wherever_they_stand():
     parts = list(tcg.answer_parts([TestCase([12], 3)], Form.CALL, tcg.TRACED, ["0: 12\n1 each: 3"]))
-    assert [text for text, value in parts if value] == ["[12]", "12", "3", "3"]
+    values = [("[12]", "input"), ("12", "trace"), ("3", "trace"), ("3", "output")]
+    assert [(text, field) for text, field in parts if field] == values
     ids = tcg.encode_parts(Letters(), parts, split=True)
     whole = tcg.encode_parts(Letters(), parts, split=False)
     assert whole == Letters().encode("".join(text for text, _ in parts)) and ids != whole

@@ -119,6 +119,21 @@ def test_a_long_test_is_dropped_and_its_problem_kept():
     assert (len(found), dropped) == (2, 2)
 
 
+def test_inputs_have_a_loss_weight_of_their_own():
+    session: Any = Generator()
+    session.config.tcg = TCGConfig(trace="clauses", cases=2, answer_tokens=400, batch=BatchConfig(2, 512))
+    session.generator.vocabulary.encode_value = session.generator.vocabulary.encode
+    plain, _ = examples.sft_examples(session, [curriculum_problem()], random.Random(0))
+    lighter = dataclasses.replace(session.config.tcg, split_values=True, input_weight=0.25)
+    session.config.tcg = lighter
+    weighed, _ = examples.sft_examples(session, [curriculum_problem()], random.Random(0))
+    for one, other in zip(plain, weighed, strict=True):
+        assert np.array_equal(one["tokens"], other["tokens"]) and {0.0, 0.25, 1.0} == set(other["weight"].tolist())
+        light = "".join(chr(i) for i, w in zip(other["tokens"], other["weight"], strict=True) if w == 0.25)
+        cases = [piece.split("\n")[0].removeprefix("in: ") for piece in answer_of(one).split("<Step_End>")]
+        assert light == "".join(cases) and len(cases) == 2
+
+
 @pytest.mark.parametrize(("reference", "text"), [("with", "s\np"), ("without", "s")])
 def test_it_may_be_asked_from_the_question_alone(reference: Any, text: str):
     session: Any = Generator()
@@ -163,6 +178,8 @@ def test_where_there_is_nothing_to_draw_chance_goes_on_as_it_was(reference: Any,
         ({"beta": 0.0}, "taco", r"tcg\.beta is 0\.0; it must be positive"),
         ({"beta": -0.1}, "taco", r"tcg\.beta is -0\.1; it must be positive"),
         ({"dpo_sft_weight": -0.2}, "taco", r"tcg\.dpo_sft_weight is -0\.2; it must not be negative"),
+        ({"input_weight": 0.0, "split_values": True}, "taco", r"tcg\.input_weight is 0\.0; it must be positive"),
+        ({"input_weight": 0.1}, "taco", r"tcg\.input_weight is 0\.1, but without tcg\.split_values"),
         ({"corrected_problems": -1}, "taco", "tcg.corrected_problems is -1; it must not be negative"),
     ],
 )

@@ -27,6 +27,8 @@ class TCGConfig:
       split_values: in what it learns to write each letter and digit of a value is a token, whatever the vocabulary
         merges; meant for the embedded model.
       cases: test cases in one answer.
+      input_weight: loss weight of an input's tokens in SFT, where all others have 1. Nothing tells what input is
+        written next, so that most of their gradient is noise; takes `split_values`.
       inputs: what it learns from: the problem's `own` tests, or `short` inputs that find the mistakes which the
         curriculum knows.
       further_problems: the curriculum's problems that it learns from beside the training part; no other part has one
@@ -59,6 +61,7 @@ class TCGConfig:
     template: str = ""
     trace: Literal["none", "clauses"] = "none"
     split_values: bool = False
+    input_weight: float = 1.0
     cases: int = 3
     inputs: Literal["own", "short"] = "own"
     further_problems: int = 0
@@ -100,6 +103,13 @@ class TCGConfig:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")
         if self.beta <= 0:
             raise UserError(f"tcg.beta is {self.beta}; it must be positive, 0.1 is usual")
+        if self.input_weight <= 0:
+            raise UserError(f"tcg.input_weight is {self.input_weight}; it must be positive, or no input is learned")
+        if self.input_weight != 1 and not self.split_values:
+            raise UserError(
+                f"tcg.input_weight is {self.input_weight}, but without tcg.split_values a token may hold the end of an "
+                "input and what follows it; set tcg.split_values to true, or tcg.input_weight to 1"
+            )
         if self.dpo_sft_weight < 0:
             raise UserError(f"tcg.dpo_sft_weight is {self.dpo_sft_weight}; it must not be negative")
         if self.coevolve and not self.dpo_updates:

@@ -51,25 +51,39 @@ def traces_of(problem: Problem, cases: Sequence[TestCase], config: TCGConfig) ->
     return traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
 
 
-def answer(
-    session: Session,
-    problem: Problem,
-    cases: Sequence[TestCase],
-    *,
-    order: Sequence[int] | None = None,
-) -> list[int]:
-    """The answer that consists of these cases, as token ids.
+def answer_parts(
+    problem: Problem, cases: Sequence[TestCase], config: TCGConfig, *, order: Sequence[int] | None = None
+) -> list[tcg.Part]:
+    """Pieces of the answer that consists of these cases.
 
     Args:
       order: whose output, and trace, each input gets; its own when it is None.
     """
-    config = session.config.tcg
     written = traces_of(problem, cases, config)
     if order is not None:
         written = [written[i] for i in order] if written is not None else None
         cases = [TestCase(case.input, cases[i].output) for case, i in zip(cases, order, strict=True)]
-    parts = tcg.answer_parts(cases, problem.form, config.written, written)
-    return tcg.encode_parts(session.generator.vocabulary, list(parts), split=config.split_values)
+    return list(tcg.answer_parts(cases, problem.form, config.written, written))
+
+
+def answer(
+    session: Session, problem: Problem, cases: Sequence[TestCase], *, order: Sequence[int] | None = None
+) -> list[int]:
+    """The same as token ids."""
+    config = session.config.tcg
+    parts = answer_parts(problem, cases, config, order=order)
+    return tcg.encode_parts(session.generator.vocabulary, parts, split=config.split_values)
+
+
+def taught(session: Session, problem: Problem, asked: Sequence[int], cases: Sequence[TestCase]) -> Example:
+    """The answer that consists of these cases as an example, its inputs with a loss weight of their own."""
+    config = session.config.tcg
+    if config.input_weight == 1:
+        return example(asked, answer(session, problem, cases))
+    weigh = {"input": config.input_weight}
+    encoded = list(tcg.encode_each(session.generator.vocabulary, answer_parts(problem, cases, config)))
+    weight = [weigh.get(field, 1.0) for tokens, field in encoded for _ in tokens]
+    return example(asked, [token for tokens, _ in encoded for token in tokens], weight=weight)
 
 
 def fitted(
@@ -104,7 +118,7 @@ def sft_examples(session: Session, problems: Sequence[Problem], rng: random.Rand
             cases, lost = fitted(session, problem, asked, drawn)
             dropped += lost
             if cases:
-                examples.append(example(asked, answer(session, problem, cases)))
+                examples.append(taught(session, problem, asked, cases))
     return examples, dropped
 
 
