@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError
 from tests.train.ablations import CELLS, TINY, ablation
 from tests.train.world import ROOT
@@ -208,6 +209,12 @@ def test_cells_of_the_project_can_be_planned(name: str):
     assert len(plan(one, 1)) == len(one.cells)
     assert [claim.primary for claim in one.all_comparisons()].count(True) == 1
     assert not any(name in one.run_config(cell, "").rivals.run for name, cell in one.all_cells().items())
+
+
+def test_the_longer_generator_of_the_report_is_that_of_its_file():
+    one = of_the_project("ablate.yaml")
+    files = [f"--config={ROOT / 'configs' / name}" for name in ("tcg.yaml", "tcg-longer.yaml")]
+    assert one.run_config(one.all_cells()["tcg_longer_sft"], "").tcg == parse(Config, files).tcg
 
 
 def test_what_is_confirmed_is_what_was_found():
