@@ -181,7 +181,10 @@ def test_claims_are_judged_where_all_seeds_are_there(tmp_path: Path):
 def test_targets_are_judged_by_the_mean_over_seeds(tmp_path: Path):
     made = planned(tmp_path)
     for one, greedy in zip(made, ("1110", "1010", "1110"), strict=True):
-        one.path.write_text(json.dumps(result(greedy, seed=one.seed, tokens=20 * one.seed)))  # 0: nobody counted
+        made_by = {"cores": 2 if one.seed == 1 else 1}
+        one.path.write_text(
+            json.dumps({**result(greedy, seed=one.seed, tokens=20 * one.seed), **made_by})
+        )  # 0: unknown
     targets = [
         {"cell": "rl", "measure": "greedy", "at_least": 0.66},
         {"cell": "rl", "measure": "greedy", "at_least": 0.67, "title": "much"},
@@ -189,12 +192,15 @@ def test_targets_are_judged_by_the_mean_over_seeds(tmp_path: Path):
         {"cell": "rl", "measure": "seconds", "at_most": 0.5},
         {"cell": "rl", "measure": "validity", "at_least": 0.5},
         {"cell": "rl", "measure": "tokens", "at_most": 50},
+        {"cell": "rl", "measure": "tokens", "at_most": 25, "cores": 2},
+        {"cell": "rl", "measure": "greedy", "at_least": 0.5, "cores": 4},
     ]
     document = str(tmp_path / "r.md")
     report.write_report(ablation({"rl": CELLS["rl"]}, targets=targets, document=document, resamples=200), made)
     rows = [line for line in Path(document).read_text().splitlines() if line.startswith("| ") and "=" in line]
     ends = [line.rsplit("|", 2)[1].strip() for line in rows]
-    assert ends == ["reached", "not reached", "reached", "not reached", "not measured", "reached (2 of 3 seeds)"]
+    few = ["reached (2 of 3 seeds)", "reached (1 of 3 seeds)", "not measured"]
+    assert ends == ["reached", "not reached", "reached", "not reached", "not measured", *few]
     assert "| much (rl) | greedy | >= 0.67 | 0.667 [" in rows[1] and "| 0.750 0.500 0.750 |" in rows[1]
     assert "<= 0.5" in rows[3]
 

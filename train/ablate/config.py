@@ -105,6 +105,7 @@ class Target:
       cell: its name.
       measure: as in a `Comparison`, any figure, or a cost such as `seconds`.
       difficulty: problems of these alone; empty: of all.
+      cores: results that were made on so many cores alone, for bounds on time; 0: all.
       title: the target in words.
     """
 
@@ -113,6 +114,7 @@ class Target:
     at_least: float | None = None
     at_most: float | None = None
     difficulty: tuple[str, ...] = ()
+    cores: int = 0
     title: str = ""
 
 

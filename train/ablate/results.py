@@ -157,7 +157,7 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
     out = []
     for target in targets:
         cell = cells[target.cell]
-        seeds = sorted(cell.results)
+        seeds = [seed for seed in sorted(cell.results) if target.cores in (0, cell.results[seed]["cores"])]
         points = [cell.last(seed) for seed in seeds]
         if target.measure in COSTS:
             taken = [cost for point in points if (cost := point.costs[target.measure])]  # 0: it was not measured
