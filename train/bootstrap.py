@@ -16,11 +16,11 @@ from pathlib import Path
 
 from flax import nnx
 
-from o1coder_jax import losses, tcg
+from o1coder_jax import losses
 from o1coder_jax.errors import UserError
 from o1coder_jax.mesh import shard_parameters
 from o1coder_jax.problems import CurriculumConfig, Parts, Rejected
-from o1coder_jax.problems.curriculum import Teacher, build, traces
+from o1coder_jax.problems.curriculum import Teacher, build
 from o1coder_jax.records import Problem, TestCase, write_jsonl
 from o1coder_jax.steps import render_prompt
 from o1coder_jax.tokenizer import Tokenizer
@@ -31,6 +31,7 @@ from train.gold import checked_parts
 from train.session import PARTS, Session, policy_name, reporter
 from train.step import Objective, OptimizerConfig, Trainer, fit
 from train.tcg.config import TCGConfig
+from train.tcg.examples import answer_parts
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,7 @@ def fit_tokenizer(session: Session, problems: list[Problem]) -> Vocabulary:
 
 def case_text(config: TCGConfig, problem: Problem, cases: list[TestCase]) -> str:
     """Test cases as the vocabulary is to know them: without their values where these are cut by themselves."""
-    written = traces(problem, [case.input for case in cases]) if config.trace == "clauses" else None
-    parts = tcg.answer_parts(cases, problem.form, config.written, written)
+    parts = answer_parts(problem, cases, config)
     return "".join(text for text, field in parts if not (field and config.split_values))
 
 

@@ -124,8 +124,7 @@ def test_inputs_have_a_loss_weight_of_their_own():
     session.config.tcg = TCGConfig(trace="clauses", cases=2, answer_tokens=400, batch=BatchConfig(2, 512))
     session.generator.vocabulary.encode_value = session.generator.vocabulary.encode
     plain, _ = examples.sft_examples(session, [curriculum_problem()], random.Random(0))
-    lighter = dataclasses.replace(session.config.tcg, split_values=True, input_weight=0.25)
-    session.config.tcg = lighter
+    session.config.tcg = dataclasses.replace(session.config.tcg, split_values=True, input_weight=0.25)
     weighed, _ = examples.sft_examples(session, [curriculum_problem()], random.Random(0))
     for one, other in zip(plain, weighed, strict=True):
         assert np.array_equal(one["tokens"], other["tokens"]) and {0.0, 0.25, 1.0} == set(other["weight"].tolist())

@@ -76,13 +76,12 @@ def answer(
 
 
 def taught(session: Session, problem: Problem, asked: Sequence[int], cases: Sequence[TestCase]) -> Example:
-    """The answer that consists of these cases as an example, its inputs with a loss weight of their own."""
+    """The answer that consists of these cases as an example, its inputs with `tcg.input_weight`."""
     config = session.config.tcg
-    if config.input_weight == 1:
+    if not config.split_values:  # a token may be of an input and of what follows it
         return example(asked, answer(session, problem, cases))
-    weigh = {"input": config.input_weight}
     encoded = list(tcg.encode_each(session.generator.vocabulary, answer_parts(problem, cases, config)))
-    weight = [weigh.get(field, 1.0) for tokens, field in encoded for _ in tokens]
+    weight = [config.input_weight if field == "input" else 1.0 for tokens, field in encoded for _ in tokens]
     return example(asked, [token for tokens, _ in encoded for token in tokens], weight=weight)
 
 
