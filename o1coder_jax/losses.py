@@ -1,9 +1,9 @@
 """The objectives SFT, DPO and PRM, and what all objectives share: one log-probability, one mean.
 
 A batch is a dictionary of arrays (B, S): `tokens`, `positions`, `segments` (0 is padding; sequences may be packed
-several to a row), `weight` (1 where a token carries loss), and what an objective needs beside them. Entry i of
-`weight`, `old`, `advantage` ... speaks of token i, which is predicted at i - 1. Those of reinforcement learning are in
-`policy_losses.py`.
+several to a row), `weight` (0 where a token carries no loss, 1 where it does unless told otherwise), and what an
+objective needs beside them. Entry i of `weight`, `old`, `advantage` ... speaks of token i, which is predicted at i - 1.
+Those of reinforcement learning are in `policy_losses.py`.
 
 Each objective returns the loss and a dictionary of scalar metrics, all means over the batch. A part of a batch carries
 the whole batch's denominators (`totals`), so that the parts' losses, gradients and metrics add up to the whole's.

@@ -70,6 +70,8 @@ def test_cells_run_once_and_are_reported(small: tuple[list[str], Path], monkeypa
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     arguments, folder = small
+    [facts] = (folder / "runs").glob("start-*/environment.json")
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"cores": 99}))  # what made the starting point
     done = bare_command("ablate", *arguments)
     assert done.status == 0, done.err
     assert done.out.startswith("sft, seed 0: ") and "failed" not in done.out, done.out
@@ -79,6 +81,7 @@ def test_cells_run_once_and_are_reported(small: tuple[list[str], Path], monkeypa
     assert len(found["rl"]["points"][-1]["fared"]["greedy"]) == len(found["rl"]["difficulty"])
     assert len(found["rl"]["points"][-1]["fared"]["sampled"]["own"]) == 1 < len(found["rl"]["difficulty"])
     assert {"cell", "seed", "key", "commit"} <= set(found["rl"])
+    assert all(one["cores"] == len(os.sched_getaffinity(0)) and one["earlier_cores"] == [99] for one in found.values())
     assert not list((folder / "runs").glob("rl-0-*"))  # a finished cell leaves nothing but its result
     text = (folder / "docs" / "results.md").read_text()
     assert "**rl beats sft (rl - sft)**" in text and "## Missing" not in text
@@ -128,7 +131,7 @@ def test_cells_at_once_have_cores_of_their_own(tmp_path: Path, monkeypatch: pyte
     assert len(made) == len(set(made)) == len(STARTS)
     assert sorted(jobs["loop"].cores + jobs["rl"].cores) == [4, 5, 7]
     assert jobs["rejection"].task["spent"] == {"tokens": 5}
-    assert {one.result()["cores"] for one in cells} == {1, 2}  # type: ignore[index]
+    assert {len(job.cores) for job in jobs.values()} == {1, 2}
 
 
 def test_starting_point_that_another_cell_left_unfinished_is_gone_on_with(

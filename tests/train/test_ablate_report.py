@@ -182,7 +182,8 @@ def test_targets_are_judged_by_the_mean_over_seeds(tmp_path: Path):
     made = planned(tmp_path)
     for one, greedy in zip(made, ("1110", "1010", "1110"), strict=True):
         found = result(greedy, seed=one.seed, tokens=20 * one.seed)  # 0: nobody counted
-        one.path.write_text(json.dumps({**found, "cores": 2 if one.seed == 1 else 1}))
+        cores = {"cores": 1 if one.seed == 0 else 2, "earlier_cores": [1] if one.seed == 2 else []}
+        one.path.write_text(json.dumps({**found, **cores}))
     targets = [
         {"cell": "rl", "measure": "greedy", "at_least": 0.66},
         {"cell": "rl", "measure": "greedy", "at_least": 0.67, "title": "much"},
@@ -200,7 +201,7 @@ def test_targets_are_judged_by_the_mean_over_seeds(tmp_path: Path):
     few = ["reached (2 of 3 seeds)", "reached (1 of 3 seeds)", "not measured"]
     assert ends == ["reached", "not reached", "reached", "not reached", "not measured", *few]
     assert "| much (rl) | greedy | >= 0.67 | 0.667 [" in rows[1] and "| 0.750 0.500 0.750 |" in rows[1]
-    assert "<= 0.5" in rows[3]
+    assert "<= 0.5 |" in rows[3] and "<= 25, 2 cores |" in rows[6]
 
 
 def test_report_of_other_models(tmp_path: Path):
@@ -214,7 +215,7 @@ def test_report_of_other_models(tmp_path: Path):
     report.write_report(one, planned(tmp_path))
     text = (tmp_path / "r.md").read_text()
     assert "| rl | auc_within | 2 | 0.625 [0.500, 0.750] | 0.500 0.750 |" in text
-    assert "| rl | seconds | 1 | 90.000 | 90.000 |" in text
+    assert "| rl | seconds, 2 cores | 1 | 90.000 | 90.000 |" in text
     assert "| rl | steps | 1 | 1234 [1234, 1234] | 1234 |" in text and "- rl: RL\n" in text
     assert "## Policies" not in text and "## Search" not in text
 

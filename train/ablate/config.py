@@ -30,6 +30,8 @@ SECTIONS = {
     "001-prm": ("prm",),
 }
 """The parts of a configuration that decide what each of these stages comes to, beside those of the stages before."""
+WRITTEN = ("template", "trace", "split_values")
+"""Those of `tcg` that decide how a test is written: the bootstrap fits the vocabulary to written tests."""
 LATER = ("iterations", "rl", "evaluate", "rivals", "stopping")
 """Those that decide nothing before a cell begins."""
 NO_MATTER = ("name", "runs", "checkpoint_every", "sandbox", "distributed", "mesh")
@@ -105,7 +107,7 @@ class Target:
       cell: its name.
       measure: as in a `Comparison`, any figure, or a cost such as `seconds`.
       difficulty: problems of these alone; empty: of all.
-      cores: results that were made on so many cores alone, for bounds on time; 0: all.
+      cores: results that were made on so many cores from the bootstrap on alone, for bounds on time; 0: all.
       title: the target in words.
     """
 
@@ -193,6 +195,8 @@ class AblateConfig:
                 raise UserError(f"targets: there is no cell {target.cell!r}")
             if (target.at_least is None) == (target.at_most is None):
                 raise UserError(f"targets, entry {number}: give at_least or at_most")
+            if target.cores < 0:
+                raise UserError(f"targets, entry {number}: cores is {target.cores}; it must not be negative")
 
     def all_cells(self) -> dict[str, Cell]:
         """The cells by name, in order."""
@@ -276,14 +280,15 @@ def _made(cls: Any, values: dict[str, Any], where: str) -> Any:
 
 def start_key(config: Config, stage: str) -> str:
     """Identifies a starting point by all that it depends on."""
-    values = _chosen(config)
-    matter = itertools.chain.from_iterable(SECTIONS[one] for one in _upto(stage))
-    return content_hash(FORMAT, stage, {name: values[name] for name in matter if name in values})
+    return content_hash(FORMAT, stage, _deciding(_chosen(config), stage))
 
 
-def _upto(stage: str) -> tuple[str, ...]:
-    """The stages of a starting point."""
-    return STARTS[: STARTS.index(stage) + 1]
+def _deciding(values: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Of the chosen settings those that decide what the stages up to this one come to."""
+    names = itertools.chain.from_iterable(SECTIONS[one] for one in STARTS[: STARTS.index(stage) + 1])
+    found = {name: values[name] for name in names if name in values}
+    written = {name: value for name, value in values.get("tcg", {}).items() if name in WRITTEN}
+    return ({"tcg": written} if written else {}) | found
 
 
 def _chosen(config: Config) -> dict[str, Any]:
@@ -313,8 +318,7 @@ def cell_key(
     values = {name: value for name, value in own.items() if name not in (*NO_MATTER, *alone)}
     values |= {name: value for name, value in _chosen(start).items() if name in alone}
     if (matter := MATTER[cell.procedure]) is not None:
-        names = {*matter, *itertools.chain.from_iterable(SECTIONS[one] for one in _upto(cell.start))}
-        values = {name: value for name, value in values.items() if name in names}
+        values = {name: value for name, value in values.items() if name in matter} | _deciding(values, cell.start)
     mine = [{name: own.get(name, {}) for name in alone}] if alone else []
     if sampled_problems:
         mine.append({"sampled_problems": sampled_problems})

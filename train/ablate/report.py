@@ -137,6 +137,7 @@ def _targets(judged: Sequence[Met], count: int) -> str:
     for one in judged:
         target = one.target
         bound = f">= {target.at_least:g}" if target.at_least is not None else f"<= {target.at_most:g}"
+        bound += f", {_cores({target.cores})}" if target.cores else ""
         name = f"{target.title or target.cell} ({target.cell})"
         if one.rate is None:
             rows.append([name, target.measure, bound, "-", "-", "not measured"])
@@ -164,7 +165,7 @@ def _policies(found: Sequence[Found], resamples: int) -> str:
                 " ".join(f"{value:.3f}" for value in rates[0].seeds) if rates[0] else "-",
                 *(f"{found_rate.mean:.3f}" if found_rate else "-" for found_rate in rates[1:]),
                 *(f"{mean_cost(one, name):.0f}" for name in COSTS),
-                ", ".join(str(cores) for cores in sorted({one.results[seed]["cores"] for seed in one.results})),
+                ", ".join(str(number) for number in sorted({one.results[seed]["cores"] for seed in one.results})),
             ]
         )
     head = ["cell", "seeds", "greedy [95 %]", "by seed", "pass@1", "pass@8", *COSTS, "cores"]
@@ -210,9 +211,13 @@ def _models(found: Sequence[Found], resamples: int) -> str:
             assert known is not None
             mean, low, high, *seeds = map(_figure, (known.mean, *known.interval, *known.seeds))
             rows.append([one.name, name, str(len(seeds)), f"{mean} [{low}, {high}]", " ".join(seeds)])
-        if last and last[0].figures and (taken := [seconds for point in last if (seconds := point.costs["seconds"])]):
+        took: dict[str, list[float]] = {}
+        for seed, point in zip(sorted(one.results), last, strict=True):
+            if point.figures and point.costs["seconds"]:
+                took.setdefault(f"seconds, {_cores(one.cores(seed))}", []).append(point.costs["seconds"])
+        for name, taken in took.items():
             rows.append(
-                [one.name, "seconds", str(len(taken)), _figure(sum(taken) / len(taken)), " ".join(map(_figure, taken))]
+                [one.name, name, str(len(taken)), _figure(sum(taken) / len(taken)), " ".join(map(_figure, taken))]
             )
     if not rows:
         return ""
@@ -220,6 +225,11 @@ def _models(found: Sequence[Found], resamples: int) -> str:
     table = _table(["cell", "figure", "seeds", "mean [95 %]", "by seed"], rows)
     said = "Intervals are over seeds, and over problems for a generator's validity and kill rate."
     return f"## Other models\n\n{titles}\n{said}\n\n{table}"
+
+
+def _cores(numbers: set[int]) -> str:
+    """As "2 cores"; stages that ran on different numbers of them have several."""
+    return f"{' and '.join(map(str, sorted(numbers)))} core{'s' * (numbers != {1})}"
 
 
 def _figure(value: float) -> str:

@@ -40,6 +40,11 @@ class Found:
         """The points that a comparison asks for, see `Comparison`."""
         return self.points(seed) if budgets == "all" else [self.last(seed)]
 
+    def cores(self, seed: int) -> set[int]:
+        """On how many cores it and the starting point that it began from were made; of one kind, or mixed."""
+        found = self.results[seed]
+        return {found["cores"], *found.get("earlier_cores", ())}
+
     @property
     def searches(self) -> bool:
         """Whether it is a method of search."""
@@ -157,7 +162,7 @@ def meet(found: Sequence[Found], targets: Sequence[Target], *, resamples: int) -
     out = []
     for target in targets:
         cell = cells[target.cell]
-        seeds = [seed for seed in sorted(cell.results) if target.cores in (0, cell.results[seed]["cores"])]
+        seeds = [seed for seed in sorted(cell.results) if not target.cores or cell.cores(seed) == {target.cores}]
         points = [cell.last(seed) for seed in seeds]
         if target.measure in COSTS:
             taken = [cost for point in points if (cost := point.costs[target.measure])]  # 0: it was not measured

@@ -152,7 +152,7 @@ class Runner:
         if equal is not None:
             points = equal["points"]
             task |= {"spent": points[-1]["costs"], "outcomes": [point["outcomes"] for point in points]}
-        facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title, "cores": len(cores)}
+        facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title}
         job = Job("", one.cell.start, cores, os.fspath(one.path), facts, one.cell.procedure, task)
         ended = self._work(name, one.config, job, one.cell.limit_seconds or ablation.limit_seconds)
         if ended:

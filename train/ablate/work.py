@@ -22,6 +22,7 @@ from train.config import load_config
 from train.environment import describe
 from train.run import finished_stages
 from train.run_files import read_json, write_long_json
+from train.run_opening import ENVIRONMENT
 from train.session import Session
 
 
@@ -50,15 +51,19 @@ class Job:
 def do(job: Job) -> None:
     """Does a job, or goes on with one that was stopped."""
     with Session.open(load_config(job.config)) as session:
+        session.run.add_facts(cores=len(job.cores))
         begin(session, job.start)
         if not job.result:
             return
         points = PROCEDURES[job.procedure](session, Task(**job.task))
         stages = finished_stages(session.run.folder)
+        before = read_json(session.run.folder / ENVIRONMENT)["earlier"]
         write_long_json(
             Path(job.result),
             {
                 **job.facts,
+                "cores": len(job.cores),  # of the cell; those of stages before it, or of an attempt that was stopped:
+                "earlier_cores": sorted({one["cores"] for one in before if "cores" in one}),
                 "commit": describe()["commit"],
                 "start": {one.name: one.result["weights"] for one in stages if one.result.get("weights")},
                 "difficulty": [problem.difficulty for problem in session.parts.heldout],

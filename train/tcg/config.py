@@ -103,8 +103,8 @@ class TCGConfig:
                 raise UserError(f"tcg.{name} is {getattr(self, name)}; it must not be negative")
         if self.beta <= 0:
             raise UserError(f"tcg.beta is {self.beta}; it must be positive, 0.1 is usual")
-        if self.input_weight <= 0:
-            raise UserError(f"tcg.input_weight is {self.input_weight}; it must be positive, or no input is learned")
+        if not 1e-6 <= self.input_weight <= 1e6:  # what float32 can weigh against the other tokens' 1
+            raise UserError(f"tcg.input_weight is {self.input_weight}; it must lie in [1e-6, 1e6], 1 as all else")
         if self.input_weight != 1 and not self.split_values:
             raise UserError(
                 f"tcg.input_weight is {self.input_weight}, but without tcg.split_values a token may hold the end of an "
