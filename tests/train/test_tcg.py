@@ -37,6 +37,8 @@ from train.tcg import TCGConfig, answers, examples
 from train.tcg.answers import Answers
 from train.tcg.examples import dpo_batch, draws
 
+VALUE = 1000  # added to the tokens of values that are cut by themselves
+
 # Examples.
 
 
@@ -122,13 +124,15 @@ def test_a_long_test_is_dropped_and_its_problem_kept():
 def test_inputs_have_a_loss_weight_of_their_own():
     session: Any = Generator()
     session.config.tcg = TCGConfig(trace="clauses", cases=2, answer_tokens=400, batch=BatchConfig(2, 512))
-    session.generator.vocabulary.encode_value = session.generator.vocabulary.encode
+    session.generator.vocabulary.encode_value = lambda text: [VALUE + ord(one) for one in text]
     plain, _ = examples.sft_examples(session, [curriculum_problem()], random.Random(0))
     session.config.tcg = dataclasses.replace(session.config.tcg, split_values=True, input_weight=0.25)
     weighed, _ = examples.sft_examples(session, [curriculum_problem()], random.Random(0))
     for one, other in zip(plain, weighed, strict=True):
-        assert np.array_equal(one["tokens"], other["tokens"]) and {0.0, 0.25, 1.0} == set(other["weight"].tolist())
-        light = "".join(chr(i) for i, w in zip(other["tokens"], other["weight"], strict=True) if w == 0.25)
+        assert np.array_equal(one["tokens"], other["tokens"] % VALUE)
+        assert {0.0, 0.25, 1.0} == set(other["weight"].tolist()) and {0.0, 1.0} == set(one["weight"].tolist())
+        assert (other["tokens"] >= VALUE)[other["weight"] == 0.25].all()
+        light = "".join(chr(i % VALUE) for i, w in zip(other["tokens"], other["weight"], strict=True) if w == 0.25)
         cases = [piece.split("\n")[0].removeprefix("in: ") for piece in answer_of(one).split("<Step_End>")]
         assert light == "".join(cases) and len(cases) == 2
 
