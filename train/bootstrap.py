@@ -121,7 +121,10 @@ def fit_tokenizer(session: Session, problems: list[Problem]) -> Vocabulary:
 
 
 def case_text(config: TCGConfig, problem: Problem, cases: list[TestCase]) -> str:
-    """Test cases as the vocabulary is to know them: without their values where these are cut by themselves."""
+    """Test cases as the vocabulary is to know them: without their values where these are cut by themselves.
+
+    What of `tcg` decides this is named in `EARLY` of `train/ablate/config.py`.
+    """
     parts = answer_parts(problem, cases, config)
     return "".join(text for text, field in parts if not (field and config.split_values))
 

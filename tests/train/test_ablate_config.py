@@ -12,7 +12,7 @@ from o1coder_jax.config import parse
 from o1coder_jax.errors import UserError
 from tests.train.ablations import CELLS, TINY, ablation
 from tests.train.world import ROOT
-from train.ablate.config import LATER, NO_MATTER, SECTIONS, AblateConfig, start_key
+from train.ablate.config import LATER, NO_MATTER, SECTIONS, AblateConfig, Cell, cell_key, start_key
 from train.ablate.runner import Planned, plan
 from train.config import Config, load_config
 
@@ -75,11 +75,31 @@ def test_starting_points_are_shared_by_what_they_depend_on():
     for stage in ("bootstrap", "tcg", "001-prm"):
         assert start_key(config, stage) == start_key(rl, stage) != start_key(seed, stage)
     assert start_key(config, "bootstrap") == start_key(tcg, "bootstrap")
-    written = dataclasses.replace(config, tcg=dataclasses.replace(config.tcg, trace="clauses"))
-    assert start_key(config, "bootstrap") != start_key(written, "bootstrap")  # its vocabulary is fitted to traces
     assert start_key(config, "tcg") != start_key(tcg, "tcg") and start_key(config, "001-prm") != start_key(
         tcg, "001-prm"
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "own"),
+    [
+        ("tcg", {"trace": "clauses"}),
+        ("tcg", {"split_values": True}),
+        ("tcg", {"template": "{input} -> {output}"}),
+        ("tcg", {"checkpoint": "a"}),
+        ("prm", {"checkpoint": "a"}),
+    ],
+)
+def test_a_base_is_not_shared_with_another_vocabulary_or_other_models(part: str, own: dict[str, Any]):
+    """The vocabulary is fitted to tests as they are written, and the bootstrap takes models over."""
+    config = load_config(TINY)
+    policy = dataclasses.replace(config.policy, checkpoint="b")  # without it a reward model has none
+    config = dataclasses.replace(config, policy=policy)
+    other = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **own)})
+    assert start_key(config, "bootstrap") != start_key(other, "bootstrap")
+    assert start_key(config, "001-prm") != start_key(other, "001-prm")
+    measured = Cell("base", "measure", "bootstrap")
+    assert cell_key(measured, config, config, samples=8) != cell_key(measured, other, other, samples=8)
 
 
 def test_methods_of_search_meet_the_policy_that_the_usual_search_made():
@@ -185,6 +205,10 @@ def test_comparison_that_cannot_be_made_is_refused(comparison: dict[str, Any], l
     [
         ({"cell": "nothing", "measure": "greedy", "at_least": 1}, "targets: there is no cell 'nothing'"),
         ({"cell": "loop", "measure": "greedy"}, "targets, entry 1: give at_least or at_most"),
+        (
+            {"cell": "loop", "measure": "seconds", "at_most": 1, "cores": -1},
+            "targets, entry 1: cores is -1; it must not be negative",
+        ),
         (
             {"cell": "loop", "measure": "greedy", "at_least": "1"},
             "targets, entry 1: at_least is '1'; expected a number",

@@ -220,6 +220,16 @@ def test_report_of_other_models(tmp_path: Path):
     assert "## Policies" not in text and "## Search" not in text
 
 
+def test_seconds_are_told_apart_by_the_cores_that_they_and_what_they_began_from_were_taken_on(tmp_path: Path):
+    point = dataclasses.asdict(Point("end", {"seconds": 90.0}, figures={"validity": 0.5}))
+    for one, cores in zip(planned(tmp_path), ({}, {"cores": 1}, {"earlier_cores": [1]}), strict=True):
+        one.path.write_text(json.dumps({**result("1"), "points": [point], **cores}))
+    document = tmp_path / "r.md"
+    report.write_report(ablation({"rl": CELLS["rl"]}, document=str(document), resamples=99), planned(tmp_path))
+    for cores in ("2 cores", "1 core", "1 and 2 cores"):
+        assert f"| rl | seconds, {cores} | 1 | 90.000 | 90.000 |" in document.read_text()
+
+
 def test_shares_are_counts_over_what_they_are_of(tmp_path: Path):
     """Pooled over problems; however problems are drawn, never above 1."""
     made = planned(tmp_path)

@@ -30,8 +30,9 @@ SECTIONS = {
     "001-prm": ("prm",),
 }
 """The parts of a configuration that decide what each of these stages comes to, beside those of the stages before."""
-WRITTEN = ("template", "trace", "split_values")
-"""Those of `tcg` that decide how a test is written: the bootstrap fits the vocabulary to written tests."""
+EARLY = {"tcg": ("template", "trace", "split_values", "checkpoint"), "prm": ("checkpoint",)}
+"""Those of later parts that the bootstrap depends on: it fits the vocabulary to tests as they are written, and takes
+models over."""
 LATER = ("iterations", "rl", "evaluate", "rivals", "stopping")
 """Those that decide nothing before a cell begins."""
 NO_MATTER = ("name", "runs", "checkpoint_every", "sandbox", "distributed", "mesh")
@@ -107,7 +108,7 @@ class Target:
       cell: its name.
       measure: as in a `Comparison`, any figure, or a cost such as `seconds`.
       difficulty: problems of these alone; empty: of all.
-      cores: results that were made on so many cores from the bootstrap on alone, for bounds on time; 0: all.
+      cores: results that were made on so many cores alone, starting points included where it is known; 0: all.
       title: the target in words.
     """
 
@@ -287,8 +288,11 @@ def _deciding(values: dict[str, Any], stage: str) -> dict[str, Any]:
     """Of the chosen settings those that decide what the stages up to this one come to."""
     names = itertools.chain.from_iterable(SECTIONS[one] for one in STARTS[: STARTS.index(stage) + 1])
     found = {name: values[name] for name in names if name in values}
-    written = {name: value for name, value in values.get("tcg", {}).items() if name in WRITTEN}
-    return ({"tcg": written} if written else {}) | found
+    early = {
+        part: {name: value for name, value in values[part].items() if name in EARLY[part]}
+        for part in EARLY.keys() & values.keys() - found.keys()
+    }
+    return {part: own for part, own in early.items() if own} | found
 
 
 def _chosen(config: Config) -> dict[str, Any]:

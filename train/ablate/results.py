@@ -41,7 +41,7 @@ class Found:
         return self.points(seed) if budgets == "all" else [self.last(seed)]
 
     def cores(self, seed: int) -> set[int]:
-        """On how many cores it and the starting point that it began from were made; of one kind, or mixed."""
+        """On how many cores it was made, and what it began from where that was written down: mostly one number."""
         found = self.results[seed]
         return {found["cores"], *found.get("earlier_cores", ())}
 
