@@ -62,7 +62,7 @@ def do(job: Job) -> None:
             Path(job.result),
             {
                 **job.facts,
-                "cores": len(job.cores),  # of the cell; those of stages before it, or of an attempt that was stopped:
+                "cores": len(job.cores),  # now; `earlier_cores` made stages before, or an attempt that was stopped
                 "earlier_cores": sorted({one["cores"] for one in before if "cores" in one}),
                 "commit": describe()["commit"],
                 "start": {one.name: one.result["weights"] for one in stages if one.result.get("weights")},

@@ -28,7 +28,7 @@ class TCGConfig:
         merges; meant for the embedded model.
       cases: test cases in one answer.
       input_weight: loss weight of an input's tokens in SFT, where all others have 1: what input comes next is mostly
-        chance. With less, outputs are learned sooner, and inputs that find mistakes later; takes `split_values`.
+        chance. With far less, as 0.1, inputs become short and more often trivial. Takes `split_values`.
       inputs: what it learns from: the problem's `own` tests, or `short` inputs that find the mistakes which the
         curriculum knows.
       further_problems: the curriculum's problems that it learns from beside the training part; no other part has one
