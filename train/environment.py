@@ -15,6 +15,8 @@ _PACKAGES = (
     "o1coder-jax jax jaxlib flax optax orbax-checkpoint numpy grain transformers tokenizers sentencepiece safetensors"
 )
 
+_WRITTEN = (":(exclude)docs", ":(exclude)benchmarks/results")
+
 
 def describe() -> dict[str, Any]:
     """Versions, device kinds with their counts, processes and the git commit, as JSON values."""
@@ -26,7 +28,7 @@ def describe() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": dict(kinds),
         "processes": jax.process_count(),
-        "commit": _commit(),
+        "commit": commit(Path(__file__).resolve().parent.parent),
     }
 
 
@@ -37,14 +39,17 @@ def _version(package: str) -> str | None:
         return None  # run from a checkout, or a package that this run does without
 
 
-def _commit() -> str | None:
-    """The checkout's commit, with a `+` where tracked files differ from it; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+def commit(checkout: Path) -> str | None:
+    """The checkout's commit, with a `+` where tracked files differ from it; None outside a checkout.
+
+    Documents and kept results do not count: an ablation writes them, and they hold no code.
+    """
+    if not (checkout / ".git").exists():
         return None
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        found = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
+        return found + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None  # no git here: the commit is unknown, which is what None says
 

@@ -246,7 +246,7 @@ def _missing(found: Sequence[Found], seeds: Sequence[int]) -> str:
 
 
 def _commits(found: Sequence[Found]) -> str:
-    """At which commits the cells were run, `+` where files differed from it."""
+    """At which commits the cells were run."""
     run: dict[str, dict[str, list[str]]] = {}
     for one in found:
         for seed in sorted(one.results):
@@ -257,7 +257,8 @@ def _commits(found: Sequence[Found]) -> str:
         [commit, "; ".join(f"{name} {' '.join(seeds)}" for name, seeds in cells.items())]
         for commit, cells in run.items()
     ]
-    return "## Commits\n\n" + _table(["commit", "cells and seeds"], rows) if rows else ""
+    head = "## Commits\n\n`+`: files of the checkout differed from it.\n\n"
+    return head + _table(["commit", "cells and seeds"], rows) if rows else ""
 
 
 def _rate(one: Rate | None) -> str:
