@@ -197,9 +197,7 @@ def _searches(found: Sequence[Found], resamples: int) -> str:
                 [one.name, point.label, str(len(same)), f"{tokens:.0f}", f"{executions:.1f}", *map(_rate, rates)]
             )
     head = ["method", "budget", "seeds", "tokens", "executions", "hidden tests passed", "own tests passed"]
-    return (
-        "## Search at equal tokens\n\nTokens and programs run are per problem.\n\n" + _table(head, rows) if rows else ""
-    )
+    return "## Search by tokens\n\nTokens and programs run are per problem.\n\n" + _table(head, rows) if rows else ""
 
 
 def _models(found: Sequence[Found], resamples: int) -> str:
