@@ -18,8 +18,9 @@ from search.comparison import flat
 from train.config import Config
 
 FORMAT = 1
-"""Of a result. A new number makes all results old: raise it where a default of the configuration changes, or what the
-same settings come to (problems, the mathematics of a method)."""
+"""Of a result. A new number makes all results old, hours of them: raise it where a default of the configuration changes,
+since a key holds no defaults, or where results of before should not stand beside new ones (other problems). A change of what
+the same settings come to that leaves it alone is told by the commit that each result names, and in the notes."""
 STARTS = ("bootstrap", "tcg", "001-search", "001-sft", "001-prm")
 """What cells may begin from: a run with the stages up to this one."""
 SECTIONS = {
