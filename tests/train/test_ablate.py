@@ -18,7 +18,7 @@ import yaml
 from o1coder_jax.errors import UserError
 from o1coder_jax.problems.curriculum import CurriculumConfig, build, reference_outputs
 from o1coder_jax.records import TestResult, Verdict
-from tests.train.ablations import ablation
+from tests.train.ablations import CELLS, ablation
 from tests.train.world import ENVIRONMENT, bare_command, config_of, copy_run, opened, results
 from train import prm_examples, prm_judge
 from train.ablate import runner
@@ -100,6 +100,30 @@ def test_cell_over_its_limit_is_stopped_and_goes_on(small: tuple[list[str], Path
     done = bare_command("ablate", *slow)
     assert done.status == 0 and "sft, seed 0: stopped after 1 s; what it finished is kept" in done.out
     assert "rl, seed" not in done.out and list((folder / "runs").glob("sft-0-*"))
+
+
+@pytest.mark.parametrize("given, wanted", [(5, {"loop": 5, "rl": 7}), (9, {"loop": 9, "rl": 9})])
+def test_cell_may_take_its_own_limit_or_the_given_one_where_that_is_longer(
+    given: int, wanted: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    limits: dict[str, int] = {}
+
+    def work(self: Runner, name: str, config: Config, job: Job, limit_seconds: int) -> str:
+        if job.result:
+            limits[job.facts["cell"]] = limit_seconds
+            write_long_json(Path(job.result), {**job.facts, "points": []})
+        return ""
+
+    monkeypatch.setattr(Runner, "_work", work)
+    for name in ("fork", "remove"):
+        monkeypatch.setattr(runner, name, lambda *folders: None)
+    shown = {name: CELLS[name] for name in ("loop", "rl")}
+    shown["rl"] = {**shown["rl"], "limit_seconds": 7}
+    one = ablation(shown, runs=str(tmp_path / "runs"), results=str(tmp_path / "results"), limit_seconds=given)
+    cells = plan(one, 1)
+    with Runner(one, cells) as running:
+        list(running.run_all(cells))
+    assert limits == wanted
 
 
 def test_cells_at_once_have_cores_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

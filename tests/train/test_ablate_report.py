@@ -147,7 +147,7 @@ def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monk
     (tmp_path / "seed-0.json").write_text(json.dumps(result("10" * 30)))
     (tmp_path / "b-0.json").write_text(json.dumps(result("11" * 30)))
     one = ablation(
-        {"rl": {**CELLS["rl"], "limit_seconds": 7}, "b": CELLS["rl"]},
+        {"rl": {**CELLS["rl"], "limit_seconds": 700}, "b": {**CELLS["rl"], "limit_seconds": 7}},
         comparisons=[{"better": "rl", "than": "b", "title": "it helps"}],
         notes=["Mind this."],
         document=str(tmp_path / "r.md"),
@@ -157,7 +157,7 @@ def test_report_says_what_does_not_hold_and_what_is_missing(tmp_path: Path, monk
     lines = report.write_report(one, [*planned(tmp_path), *other])
     text = (tmp_path / "r.md").read_text()
     assert "| it helps (rl - b) | greedy | -0.500 [" in text and "| - | 1.00 1.00 1.00 | 1 of 3 seeds |" in text
-    assert "## Notes\n\n- Mind this.\n" in text and "| abc | rl 0; b 0 |" in text and "others: rl 7 s." in text
+    assert "## Notes\n\n- Mind this.\n" in text and "| abc | rl 0; b 0 |" in text and "others: rl 700 s." in text
     assert "- rl: seeds 1, 2" in text and "figures need matplotlib" in lines[1]
 
 

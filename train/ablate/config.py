@@ -18,9 +18,10 @@ from search.comparison import flat
 from train.config import Config
 
 FORMAT = 1
-"""Of a result. A new number makes all results old, hours of them: raise it where a default of the configuration changes,
-since a key holds no defaults, or where results of before should not stand beside new ones (other problems). A change of what
-the same settings come to that leaves it alone is told by the commit that each result names, and in the notes."""
+"""Of a result. A new number makes all results old, hours of them: raise it where a default of the configuration
+changes, since a key holds no defaults, or where results of before should not stand beside new ones (other problems). A
+change of what the same settings come to that leaves it alone is told by the commit that each result names, and in the
+notes."""
 STARTS = ("bootstrap", "tcg", "001-search", "001-sft", "001-prm")
 """What cells may begin from: a run with the stages up to this one."""
 SECTIONS = {
@@ -63,7 +64,7 @@ class Cell:
       options: of the procedure.
       equal_to: the cell whose costs this one may spend, for the same seed.
       base: a file in place of the ablation's `base` and `settings`; empty: those.
-      limit_seconds: in place of the ablation's; 0: that.
+      limit_seconds: where it is more than the ablation's, in place of that.
     """
 
     title: str

@@ -52,8 +52,8 @@ def write_report(ablation: AblateConfig, planned: Sequence[Planned]) -> list[str
 
 
 def _head(ablation: AblateConfig, found: Sequence[Found], seeds: Sequence[int], done: int) -> str:
-    slow = {name: cell.limit_seconds for name, cell in ablation.all_cells().items() if cell.limit_seconds}
-    longer = ", ".join(f"{name} {limit} s" for name, limit in slow.items())
+    limits = {name: cell.limit_seconds for name, cell in ablation.all_cells().items()}
+    longer = ", ".join(f"{name} {limit} s" for name, limit in limits.items() if limit > ablation.limit_seconds)
     return (
         "# Results\n\n"
         "Written by `python -m train.ablate --config ... --seeds N --report` from the files in "

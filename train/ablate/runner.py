@@ -154,7 +154,7 @@ class Runner:
             task |= {"spent": points[-1]["costs"], "outcomes": [point["outcomes"] for point in points]}
         facts = {"cell": one.name, "seed": one.seed, "key": one.key, "title": one.cell.title}
         job = Job("", one.cell.start, cores, os.fspath(one.path), facts, one.cell.procedure, task)
-        ended = self._work(name, one.config, job, one.cell.limit_seconds or ablation.limit_seconds)
+        ended = self._work(name, one.config, job, max(one.cell.limit_seconds, ablation.limit_seconds))
         if ended:
             return ended
         remove(self.runs / name)
